@@ -75,6 +75,8 @@ def test_a_flipped_bit_is_found(tmp_path: Path, bit: int) -> None:
 def test_an_index_of_another_size_is_found(tmp_path: Path, size: int) -> None:
     entry = columns.write(tmp_path, "train", some())
     path = tmp_path / entry["name"]
+    with pytest.raises(files.DamagedError, match="it has 200 bytes, the manifest says 200, and 4 samples take 160"):
+        columns.read(tmp_path, {**entry, "samples": 4})
     path.write_bytes((path.read_bytes() + b"\0")[:size])
     with pytest.raises(files.DamagedError, match=f"it has {size} bytes, the manifest says 200, and 5 samples take 200"):
         columns.read(tmp_path, entry)

@@ -50,7 +50,10 @@ def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path
 def test_another_schema_is_refused(copy: Path) -> None:
     manifest = records.read(copy / manifests.NAME)
     manifests.write(copy, {**manifest, "schema": 99})
-    with pytest.raises(ValueError, match="schema 99"):
+    with pytest.raises(ValueError, match=r"schema 99.*a newer version wrote it: use that version"):
+        Index(copy, "train")
+    manifests.write(copy, {**manifest, "schema": 2})
+    with pytest.raises(ValueError, match=r"schema 2, .*preprocess or launch again"):
         Index(copy, "train")
 
 
@@ -60,3 +63,17 @@ def test_a_split_without_songs_is_named(copy: Path) -> None:
     manifests.write(copy, manifest)
     with pytest.raises(ValueError, match="no training songs"):
         Index(copy, "train")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        (0, 5, "has no key"),
+        (1, "other.tar", "names a shard that is not listed"),
+        *((column, value, "not a whole number") for column in (2, 3, 4) for value in (-1, True, "x")),
+    ],
+)
+def test_a_row_of_an_earlier_manifest_that_says_nothing_is_damage(column: int, value: object, said: str) -> None:
+    row: list[object] = ["a-00000", "train-00000.tar", 1536, 4096, 7]
+    row[column] = value
+    assert said in str(manifests._wrong_rows({"samples": [row], "shards": [{"name": "train-00000.tar"}]}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +47,16 @@ def test_a_song_more_changes_one_shard() -> None:
 
 def test_the_size_of_shards_is_a_setting_that_changes_no_sample(songs: Path, small: Data, tmp_path: Path) -> None:
     made = {}
-    for size in (0.01, 256.0):
+    shards.preprocess(songs, tmp_path / "whole", small, workers=1)
+    (shard,) = manifests.read(tmp_path / "whole")["splits"]["train"]["shards"]
+    full = sum(size for _, _, size, _ in shard["songs"]) / 1e6  # MB
+    assert (tmp_path / "whole" / shard["name"]).stat().st_size % tarfile.RECORDSIZE == 0, "as tar writes it"
+    for size in (0.99 * full, full):
         assert shards.preprocess(songs, tmp_path / str(size), replace(small, shard_size=size), workers=1) == []
         part = manifests.read(tmp_path / str(size))["splits"]["train"]
         made[size] = len(part["shards"]), [song["key"] for song in part["songs"]], manifests.windows(part)
-    assert made[0.01] == (2, *made[256.0][1:]) and made[256.0][0] == 1
-    cut, whole = ((tmp_path / str(size)) for size in (0.01, 256.0))
+    assert made[0.99 * full] == (2, *made[full][1:]) and made[full][0] == 1
+    cut, whole = ((tmp_path / str(size)) for size in (0.99 * full, full))
     from p2p_dist.data.index import Index
 
     assert Index(cut, "train").samples.digest == Index(whole, "train").samples.digest
@@ -131,12 +136,13 @@ def test_a_song_that_is_damaged_before_it_is_packed_is_made_again(
     assert made == ["A"] and fingerprint(out) == fingerprint(dataset)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_a_song_that_was_added_is_all_that_is_made(
-    songs: Path, dataset: Path, new_song: Callable[..., Path], small: Data, tmp_path: Path
+    songs: Path, dataset: Path, new_song: Callable[..., Path], small: Data, tmp_path: Path, split: str
 ) -> None:
     """At the front of the split, in a folder of the user's own: the others are packed anew from the shards they are in."""
     root, out = Path(shutil.copytree(songs, tmp_path / "songs")), Path(shutil.copytree(dataset, tmp_path / "out"))
-    new_song(root / "train/0 First", seed=9)
+    new_song(root / split / "0 First", seed=9)
     made: list[str] = []
     shards.preprocess(root, out, small, workers=1, on_song=lambda done, total, result: made.append(result.name))
     assert made == ["0 First"]

@@ -52,6 +52,12 @@ def test_where_a_sample_lies(tmp_path: Path) -> None:
     assert found.originals_of("c") == ([], [])
 
 
+def test_the_rows_of_schema_3_know_originals_from_copies() -> None:
+    keys = ["a-0a-00000", "a-0a-00000-copy1", "a-0a-00007", "b-0b-00000"]
+    found = samples.Rows({"shards": [{"name": "x.tar"}], "samples": [[key, "x.tar", 0, 1, 2] for key in keys]})
+    assert found.originals_of("a-0a") == ([0, 2], [0, 7]) and found.originals_of("b-0b") == ([3], [0])
+
+
 def test_the_digest_is_of_the_windows_and_not_of_where_they_lie(tmp_path: Path) -> None:
     """Packed otherwise, a dataset is the same for a training that goes on; with another window it is not."""
 

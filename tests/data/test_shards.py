@@ -279,6 +279,16 @@ def test_a_song_that_is_gone_is_said_to_be_in_one_line(
     assert "removed: B\\nerror: lost (train) is no longer in the data" in capsys.readouterr().err.splitlines()
 
 
+def test_a_song_that_has_another_key_now_is_not_said_to_be_gone(
+    songs: Path, dataset: Path, small: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    (record,) = (out / "parts").glob("train-a-*.json")
+    before = Path(shutil.copy(record, record.with_name("train-a-00000000.json")))
+    shards.preprocess(songs, out, small, workers=1)
+    assert not before.exists() and "removed" not in capsys.readouterr().err
+
+
 def test_an_original_comes_before_its_copies(small: Data, tmp_path: Path, new_song: Callable[..., Path]) -> None:
     """If it failed: another order of the batches from the same seed."""
     new_song(tmp_path / "songs" / "train" / "a", seconds=2.0, seed=1)

@@ -152,6 +152,26 @@ def test_a_disk_of_the_node_that_runs_full_says_how_to_go_without(
     assert not list(tmp_path.rglob("*.tar"))
 
 
+def test_an_error_of_another_kind_is_not_called_a_lack_of_space(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*arguments: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(transfer, "fetch_file", fetch)
+    with pytest.raises(OSError) as error:
+        copy_to_node(dataset, "train", tmp_path)
+    assert error.value.errno == errno.EIO and "space" not in str(error.value)
+
+
+def test_the_place_on_a_node_is_the_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    found = [staging.place_on_node(Data(stage=stage)) for stage in ("none", "node", "disk")]  # type: ignore[arg-type]
+    assert found == [None, Path("/dev/shm"), tmp_path]
+    monkeypatch.delenv("TMPDIR")
+    assert staging.place_on_node(Data(stage="disk")) == Path("/tmp")
+
+
 def test_what_each_node_fetches_is_not_fetched_before(served: Server, small: Data, tmp_path: Path) -> None:
     out = tmp_path / "here"
     fetch_files(served.url, out, manifests.read(served.folder), dataclasses.replace(small, shards=served.url, stage="disk"))

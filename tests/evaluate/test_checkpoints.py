@@ -18,7 +18,7 @@ import torch
 
 from p2p_dist.cli import figures
 from p2p_dist.common import files, records
-from p2p_dist.data import shards
+from p2p_dist.data import manifest, shards
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.baselines import results
 from p2p_dist.evaluate.measures.measure import measure
@@ -209,6 +209,29 @@ def _downgrade(path: Path) -> None:
         return [bare(part) for part in value] if isinstance(value, list) else value
 
     files.write_json(path, bare(records.read(path)))
+
+
+def test_validation_songs_that_were_trained_on_choose_no_checkpoint(copied: tuple[rundir.RunDir, Config]) -> None:
+    """If it failed: the checkpoint that remembers its training songs best would be called the best."""
+    run, settings = copied
+    content = manifest.read(run.shards)
+    content["splits"]["valid"]["songs"][0]["same_as"] = ["one"]
+    manifest.write(run.shards, content)
+    for allowed, splits in ((False, ["test", "test"]), (True, ["test", "test", "valid"])):
+        evaluate = dataclasses.replace(settings.evaluate, allow_overlap=allowed)
+        assert [song.split for song in checkpoints.held_out(run.shards, evaluate)] == splits
+
+
+def test_the_songs_of_each_split_share_the_windows(
+    copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it failed: with many test songs, too few windows of the validation songs for a distance that counts."""
+    run, settings = copied
+    more = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seconds=0.8, windows=6))
+    monkeypatch.setattr(held_out_songs, "read_excerpt", lambda song, *_, measured: (song.split, measured))
+    songs = checkpoints.held_out(run.shards, more.evaluate)
+    shares = {split: held_out_songs.measured_seconds(more.evaluate, number) for split, number in (("test", 2), ("valid", 1))}
+    assert checkpoints.read_excerpts(songs, more) == [(song.split, shares[song.split]) for song in songs]
 
 
 @pytest.mark.parametrize("harm", ["cut", "no weights", "of another network"])

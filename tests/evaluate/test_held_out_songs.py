@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from p2p_dist.audio.layouts import source_at
 from p2p_dist.common import files
@@ -15,7 +16,8 @@ from p2p_dist.evaluate import held_out_songs
 from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.settings import presets
 from tests import decode
-from tests.data.conftest import dataset, songs
+from tests.data.conftest import SMALL, dataset, song_sound, songs
+from tests.data.one_song import one_song
 from tests.generate import drums
 
 __all__ = ["dataset", "songs"]
@@ -36,6 +38,8 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     begins = excerpt.begins / rate
     assert 12 < begins < 19 and excerpt.seconds == pytest.approx(3, abs=0.3)
     assert np.array_equal(excerpt.target, made[excerpt.begins : excerpt.begins + len(excerpt.target)])
+    mixed = dataclasses.replace(excerpt, input=excerpt.target)
+    assert mixed.peak == 2 * np.abs(excerpt.target).max(), "the mix clips first"
     assert excerpt.beats is not None and excerpt.beats.bpm == pytest.approx(120, abs=0.1)
     assert (begins + excerpt.beats.first - 0.31 + 0.125) % 0.25 == pytest.approx(0.125, abs=0.03)
     assert measure(excerpt.target, excerpt.truth).row["lock8"] == pytest.approx(1)
@@ -79,6 +83,21 @@ def test_a_drummer_plays_to_the_beats_that_it_hears_or_to_those_of_the_true_drum
         assert one.performance.heard.beats.first == pytest.approx(first, abs=0.05)
 
 
+def test_the_beats_are_those_of_the_true_drums_whatever_else_hits() -> None:
+    """An input that hits at another tempo, louder. If it failed: a grid of the wrong song for the measure in time."""
+    rate, settings = 22050, presets.PRESETS["tiny"]
+    time = np.arange(int(20 * rate)) / rate
+    random = np.random.default_rng(0)
+    made, heard = (
+        level * random.standard_normal(len(time)) * np.exp(-30 * (time % period)) for level, period in ((0.05, 0.5), (0.5, 0.6))
+    )
+    song = held_out_songs.HeldOut(
+        "x", "x", "test", lambda: (heard[:, None].astype(np.float32), made[:, None].astype(np.float32), rate)
+    )
+    beats = held_out_songs.read_excerpt(song, settings.data, 3.0).beats
+    assert beats is not None and beats.bpm == pytest.approx(120, rel=0.01)
+
+
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.held_out_songs import from_shards
 
@@ -88,6 +107,21 @@ def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     assert rate == decoded.sample_rate
     np.testing.assert_allclose(input, decoded.sum_of(["bass", "other", "vocals"]), atol=2**-22)
     np.testing.assert_allclose(target, decoded.stems["drums"], atol=2**-22)
+
+
+def test_a_song_above_full_scale_keeps_its_level(tmp_path: Path) -> None:
+    """It is stored below it. If it failed: a level error of the drums of every such song."""
+    folder = tmp_path / "songs" / "test" / "Loud"
+    folder.mkdir(parents=True)
+    for name, sound in song_sound(1.5).items():
+        soundfile.write(folder / f"{name}.wav", 10 * sound, 22050, subtype="FLOAT")
+    one_song(tmp_path / "out", folder, SMALL, "test")
+    (song,) = held_out_songs.from_shards(tmp_path / "out", "test", 1)
+    input, target, _ = song.read()
+    decoded = decode.load(source_at(folder, "test"))
+    assert np.abs(input).max() > 1
+    np.testing.assert_allclose(input, decoded.sum_of(["bass", "other", "vocals"]), atol=2**-18)
+    np.testing.assert_allclose(target, decoded.stems["drums"], atol=2**-18)
 
 
 def test_held_out_sound_that_is_damaged_is_never_heard(dataset: Path, tmp_path: Path) -> None:

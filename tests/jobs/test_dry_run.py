@@ -72,7 +72,7 @@ def test_the_dry_run_says_what_can_be_billed(place):
     )
 
 
-def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
+def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys, monkeypatch):
     """64 images a step at a speed that is expected, or that this run was measured at; LUMI bills 4 GPU-hours a node-hour."""
     settings = config.Config(resources=config.Resources(nodes=2), train=config.Train(epochs=None, steps=36_000))
     run, place = rundir.RunDir(tmp_path / "runs" / "r"), site.load_site("lumi")
@@ -99,3 +99,6 @@ def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
         "# likely about 8 GPU-hours for the training: 36000 steps in 0.5 hours at 1280 images/s "
         "(measured at the last step of this run)\n"
     )
+    monkeypatch.setattr(dry_run.checkpoints, "newest_step", lambda folder: 18_000)
+    dry_run.say_likely(run, more, place, None)
+    assert "about 4 GPU-hours for the training: 18000 steps in 0.25 hours" in capsys.readouterr().out, "what is left"

@@ -50,6 +50,9 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     files.write_json(run.status, {**now, "what": "evaluate"})  # days later
     os.utime(run.metrics, (33600, 33600))
     assert status.gather(run)["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0)
+    for path in (run.status, run.metrics):
+        os.utime(path, (29000, 29000))
+    assert status.gather(run)["gpu_hours"]["used"] == pytest.approx(12), "killed before its first sign of life"
     running = [(squeue.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
     monkeypatch.setattr(status.squeue, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
@@ -114,8 +117,18 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     for step in range(41, 51):
         shutil.copytree(path, run.checkpoints / rundir.step_name(step))
     found, table = shown()
+    assert [cost["kwh"] for cost in found["costs"]] == [0.5] + [None] * 10, "nobody told it at their steps"
     assert "the cost of 3 earlier checkpoints: --json" in table and len(found["costs"]) == 11
     assert "up to step 43 " in table and "up to step 50 " in table and "up to step 42 " not in table, "the last ones"
+
+
+def test_a_checkpoint_whose_generator_was_removed_is_none_to_evaluate(run):
+    (path,) = [path for step, path in rundir.find_steps(run.checkpoints) if step == 40]
+    (path / "generator.safetensors").touch()
+    shutil.copytree(path, run.checkpoints / rundir.step_name(39))
+    assert status.gather(run)["to_evaluate"] == 2
+    (run.checkpoints / rundir.step_name(39) / "generator.safetensors").unlink()
+    assert status.gather(run)["to_evaluate"] == 1
 
 
 def test_lines_that_make_no_sense_are_passed_over(run):

@@ -50,6 +50,11 @@ def test_what_a_job_exceeds_is_named_with_its_option():
     ]
 
 
+def test_a_job_that_can_be_continued_asks_for_no_more_than_its_tier_allows():
+    asked = [tiers.shortened("96:00:00", tier) for tier in (SHORT, USUAL, Tier())]
+    assert asked == [30, 1440, 5760] and tiers.shortened("0:10:01", SHORT) == 11, "whole minutes"
+
+
 @pytest.mark.parametrize(
     ("of", "said"),
     [

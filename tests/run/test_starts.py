@@ -192,3 +192,12 @@ def test_a_line_that_fits_only_in_part_is_an_error(tmp_path):
     starts.append(log, "launch 7")
     with largest_file(20), pytest.raises(OSError, match="only in part"):
         starts.append(log, "start 7.0 0 100 1")
+
+
+def test_a_crash_is_restarted_only_with_progress_since_its_start(tmp_path):
+    log = tmp_path / "attempts"
+    starts.note_start(log, "a.0", 5, by_hand=True)
+    starts.note_end(log, "a.0", 5, 70, "crash")
+    assert starts.refuse_restart(log, 5, 3) == "it made no progress since its start (step 5)"
+    assert starts.refuse_restart(log, 6, 3) is None and starts.refuse_restart(log, 6, 1) is None
+    assert starts.refuse_restart(log, 6, 0) == "it crashed 1 times (--max-crash-restarts 0)"

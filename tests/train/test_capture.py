@@ -1,5 +1,6 @@
 """Which steps are launched as CUDA graphs, and what becomes of one that cannot be: `make gpu` tries the graphs themselves."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -74,3 +75,18 @@ def test_the_steps_taken_to_capture_are_undone(monkeypatch):
     after = [*checkpoint.tensors(built.state()), built.bad]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert all(parameter.requires_grad for parameter in built.discriminator.parameters())
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.0])
+def test_random_numbers_that_a_capture_broke_matter_where_there_are_any(monkeypatch, dropout):
+    def fail(*_):
+        raise RuntimeError("offset increment outside graph capture")
+
+    built = networks.build(CONFIG, CPU)
+    monkeypatch.setattr(built.generator, "dropout", dropout)
+    monkeypatch.setattr(capture._RandomNumbers, "restore", fail)
+    step = capture.Captured(built, CONFIG.train)
+    monkeypatch.setattr(step, "capture", fail)
+    with pytest.raises(ValueError, match=r"add --train\.no-capture") if dropout else contextlib.nullcontext():
+        step.begin([])
+    assert step.failed == (not dropout)

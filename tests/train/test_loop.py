@@ -195,6 +195,22 @@ def test_more_processes_than_pairs(ranks, new_run):
         ranks(3, on_ranks.train, run.path)
 
 
+def test_what_is_saved_early_and_what_is_kept_is_saved_at_its_step(ranks, new_run, tiny_shards):
+    """If it failed: a node that fails early costs the start; and checkpoints to keep that are never there to evaluate."""
+    every_four = 4 * 4 / len(Index(tiny_shards, "train"))  # epochs
+    run, _ = new_run(train={"steps": 9, "checkpoint_every": 6, "keep_every": every_four})
+    assert ranks(1, saved_steps, run.path) == [[3, 4, 6, 8, 9]]
+
+
+def saved_steps(folder):
+    """Train the run in `folder`, with its first save after step 3; the steps that were saved."""
+    saved, honest, loop.EARLY = [], loop.save, 3
+    loop.save = lambda saver, step, *rest: saved.append(step) or honest(saver, step, *rest)
+    run = rundir.RunDir(folder)
+    loop.train(run, rundir.read_settings(run))
+    return saved
+
+
 def test_precision_is_that_of_the_beginning(ranks, new_run):
     """`auto` is decided when the run begins, not again on the machine that resumes it."""
     run, _ = new_run(train={"steps": 5})

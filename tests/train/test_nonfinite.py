@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file
 from p2p_dist.settings.presets import PRESETS
-from p2p_dist.train import checkpoint, networks, step
+from p2p_dist.train import checkpoint, networks, nonfinite, step
 from p2p_dist.train.verify import verify_run
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
@@ -174,3 +176,20 @@ def test_nothing_is_copied_twice():
     weights = sum(parameter.numel() for parameter in built.discriminator.parameters())
     kept = sum(tensor.numel() for tensor in built.kept[0])
     assert 3 * weights < kept < 3.1 * weights
+
+
+def test_a_loss_that_overflows_on_one_rank_is_told_of_that_rank(monkeypatch):
+    """Its samples are finite, so only the rank is known. If it failed: a person looks for them on all ranks."""
+    told = [(0, False, ["a"], []), (1, True, ["b"], [])]
+    monkeypatch.setattr(
+        nonfinite.dist, "all_gather_object", lambda everyone, mine, group: everyone.__setitem__(slice(None), told)
+    )
+    samples = types.SimpleNamespace(key=lambda number: "b")
+    stream = types.SimpleNamespace(
+        batch=lambda number: [torch.zeros(1, 1)] * 2,
+        positions=lambda number: range(1),
+        samples=lambda positions: positions,
+        index=types.SimpleNamespace(samples=samples),
+    )
+    ranks = types.SimpleNamespace(rank=1, world_size=2, gloo=object(), device=torch.device("cpu"))
+    assert nonfinite.Watch(None, stream, ranks, Path("c"))._blame(2, True) == "rank 1 had b"

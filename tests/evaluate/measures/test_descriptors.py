@@ -59,3 +59,21 @@ def test_how_far_true_stems_of_other_songs_are_is_free_of_windows_that_are_in_bo
     for none in ([unlike[0]], [unlike[0][:0], unlike[1][:0]]):
         assert descriptors.about_songs(none, unlike[: len(none)])["others"] is None
     assert descriptors.about_songs([alike[0][:0]] * 2, [alike[0][:0]] * 2)["others"] is None
+
+
+def test_a_window_is_described_by_the_figures_that_the_distance_is_known_for():
+    """If it failed: distances that cannot be compared with those of earlier evaluations, and no test that says so."""
+    level = np.repeat([0.0, -17.0, -29.0, -40.0], 64)  # dB under the loudest frame, each in a quarter of the window
+    power = np.tile(10 ** (level / 10), (64, 1))
+    assert descriptors.describe(power)[-3:] == pytest.approx([5, 15, -21.5])
+    power = np.full((64, 256), 1e-12)
+    power[:, [20, 100]] = 1.0  # onsets 80 frames apart, the last of the lags
+    rhythm = descriptors.describe(power)[-16:-3]
+    assert rhythm.argmax() == 12 and rhythm[12] > 9 and rhythm[:12].max() < 0
+
+
+def test_the_kernel_of_windows_is_the_one_that_is_described():
+    real, made = np.zeros((8, descriptors.SIZE)), np.full((8, descriptors.SIZE), 0.3)
+    expected = sum(np.exp(-1 / scale) for scale in (0.5, 1, 2, 4))
+    *_, between = descriptors.kernels(made, real)
+    assert between == pytest.approx(np.full((8, 8), expected)), "by the spread of the real ones + 0.3"

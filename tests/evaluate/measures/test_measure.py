@@ -50,6 +50,7 @@ def test_hits_at_other_times_and_silence_score_nothing():
     row = measure(np.zeros_like(truth), truth, truth)
     assert row["onset_f1"] == 0.0 and row["density_ratio"] == 0.0 and row["lock8"] <= 0
     assert row["ec1"] is None and row["level_error"] is None, "of nothing there is neither"
+    assert list(measured(np.zeros_like(truth), truth, truth).described) == [None], "nor a part in the distance"
 
 
 def test_ten_decibels_too_quiet_is_a_level_error_and_nothing_else():

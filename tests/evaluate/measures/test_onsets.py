@@ -53,7 +53,7 @@ def test_a_metronome_on_the_grid_locks_and_one_off_it_does_not():
 
 def test_bands_are_kick_snare_and_cymbals():
     time = np.arange(onsets.RATE) / onsets.RATE
-    for name, hertz in (("low", 80), ("mid", 900), ("high", 8000)):
+    for name, hertz in (("low", 80), ("mid", 250), ("mid", 900), ("mid", 2300), ("high", 5500), ("high", 8000)):
         loudest = int(onsets.mel(np.sin(2 * np.pi * hertz * time).astype(np.float32)).sum(axis=1).argmax())
         assert [band for band, mels in onsets.bands().items() if mels[loudest]] == [name]
 
@@ -63,3 +63,21 @@ def test_envelopes_correlate_with_themselves_and_a_flat_one_with_nothing():
     assert rise[0] == 0 and (rise >= 0).all()
     assert onsets.correlation(rise, rise) == pytest.approx(1)
     assert onsets.correlation(rise, np.zeros_like(rise)) is None
+
+
+def test_an_onset_is_a_peak_that_stands_out_by_a_tenth_and_is_counted_once():
+    rise = np.zeros(100)
+    rise[[10, 11, 30, 50, 70]] = 1.0, 1.0, 0.11, 0.12, 1.0
+    assert onsets.peaks(rise).tolist() == [10, 50, 70]
+
+
+def test_a_rise_counts_from_sixty_decibels_under_the_peak():
+    power = np.full((64, 20), 1e-9)
+    power[:, 5:] = 1e-5
+    power[0] = 1.0
+    assert onsets.envelope(power)[5] == pytest.approx(10 * 63 / 64)
+
+
+def test_chance_is_that_of_onsets_moved_to_both_sides():
+    for found in (93, 107):
+        assert onsets.beyond_chance(np.array([100]), np.array([found]), 1, 256) == pytest.approx(-1 / 7)

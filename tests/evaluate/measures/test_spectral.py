@@ -128,3 +128,13 @@ def test_librosas_onsets_of_a_given_spectrogram_are_two_frames_late_and_ours_are
 
     assert abs(late(ours)) < 0.6 * onsets.FRAME
     assert late(theirs) > 1.4 * onsets.FRAME
+
+
+def test_frames_within_sixty_decibels_of_the_loudest_are_audible():
+    assert spectral.audible(np.array([[1.0, 2e-6, 5e-7]])).tolist() == [True, True, False]
+
+
+def test_a_bin_is_untouched_that_the_true_stem_changes_by_less_than_a_tenth_of_a_decibel():
+    heard = np.zeros((1, 4))
+    mix, true = np.array([[1.0, 3.0, 100.0, 100.0]]), np.array([[0.0, 0.05, 0.2, 5.0]])
+    assert spectral.untouched_change(mix, true, heard) == pytest.approx(2)

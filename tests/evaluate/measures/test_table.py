@@ -120,3 +120,11 @@ def test_each_table_has_its_measures() -> None:
     decide, reported = table.columns(pitched=False)
     assert "chroma_correlation" not in decide and "chroma_correlation" in table.columns(pitched=True)[0]
     assert decide[0] == "lock8" and set(reported) == {n for n, m in MEASURES.items() if m.family == REPORTED}
+
+
+def test_the_grid_of_a_stem_without_onsets_is_zero_and_a_true_stem_off_the_grid_has_none() -> None:
+    lock = MEASURES["lock8"].computed
+    assert isinstance(lock, OfWindows)
+    assert lock.combine([{"grid": None, "true_grid": 2.0}]) == 0
+    assert lock.combine([{"grid": 2.0, "true_grid": 1.04}]) is None, "it would be 25"
+    assert lock.combine([{"grid": 2.0, "true_grid": 1.5}]) == 2

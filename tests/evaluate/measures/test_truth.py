@@ -23,3 +23,9 @@ def test_the_real_set_of_a_whole_song_is_of_its_counted_windows():
     found = real_windows(true, heard, RATE)
     assert found.shape == (2, 41) and np.array_equal(found, Truth(true, heard, RATE, None, Data()).real)
     assert real_windows(hits([], 6.0), heard, RATE).shape == (0, 41)
+
+
+def test_a_window_counts_with_four_onsets_and_where_the_input_is_heard():
+    heard = hits([0.1, 3.0], 6.0)
+    assert [len(real_windows(hits(times, 6.0), heard, RATE)) for times in ([1, 2, 3], [1, 2, 3, 4])] == [0, 1]
+    assert len(real_windows(hits([1, 2, 3, 4], 6.0), np.zeros_like(heard), RATE)) == 0

@@ -297,7 +297,9 @@ def test_restarts_are_bounded(job, monkeypatch):
     monkeypatch.setenv("P2P_MAX_REQUEUES", "1")
     for restart, leaves in enumerate((0, 0, 1)):
         job.progress(restart + 1)
-        assert job.begin(restart).returncode == leaves
+        done = job.begin(restart)
+        assert done.returncode == leaves
+    assert "already restarted 1 times (--max-requeues)" in done.stdout
     monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
     job.run.write_outcome("train", "stopped")
     done = job.end(75)
@@ -324,6 +326,16 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     assert job.begin(2).returncode == 0
     monkeypatch.setenv("P2P_MAX_SECONDS", "3600")
     job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
+
+
+def test_a_start_that_uses_up_the_gpu_hours_is_not_requeued(job, monkeypatch):
+    """If it failed: a job waits in the queue for days, to be refused when it starts."""
+    monkeypatch.setenv("P2P_MAX_SECONDS", "3600")
+    job.begin()
+    begun = int(job.lines("start", 3)[0])
+    job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 3600)))
     done = job.end(75)
     assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
 
@@ -402,7 +414,9 @@ def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
     script.touch()
     assert job.begin().returncode == 75
     script.unlink()
-    assert job.begin().returncode == 0 and not (job.run.slurm / "cancelled").exists()
+    cancelled = job.run.slurm / "cancelled"
+    job.answer("submitted", time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(cancelled.stat().st_mtime)))
+    assert job.begin().returncode == 0 and not cancelled.exists(), "also within the second in which it was cancelled"
 
 
 def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeypatch):
@@ -434,6 +448,15 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
         job.end(75)
     done = job.begin(10)
     assert done.returncode == 1 and "started 4 times from the same place" in done.stdout
+
+
+def test_an_evaluation_forgets_that_an_earlier_training_was_gone(job):
+    """If it failed: launched again beside a training, it ends at once, and what that one saves is not evaluated."""
+    job.stage("evaluate")
+    gone = job.run.slurm / "evaluate" / "no-training"
+    gone.parent.mkdir(parents=True)
+    gone.touch()
+    assert job.begin().returncode == 0 and not gone.exists()
 
 
 def test_a_crash_behind_143_is_counted(job):

@@ -82,6 +82,12 @@ def test_they_go_to_a_tier_that_takes_as_many_jobs_as_preprocessing_has(cluster,
     assert "#SBATCH --partition=batch\n" in next(cluster.place.glob("script-*")).read_text()
 
 
+def test_where_no_tiers_are_listed_they_go_to_the_partition_of_the_training(cluster, launch, site_file):
+    with pytest.raises(ValueError, match="To make them on GPU nodes instead") as said:
+        launch("--site", site_file(ON_ANDES.replace(TIERS, "partition: batch\n")), *SHORT)
+    assert "--partition batch" in str(said.value).splitlines()[-1]
+
+
 def test_once_the_shards_are_there_the_rest_is_queued(cluster, launch, site_file, tmp_path):
     data = dataclasses.replace(presets.preset("tiny").data, root=str(tmp_path / "songs"))
     lay_out_shards(tmp_path / "work" / "shards" / datasets.dataset_name(tmp_path / "songs", data))

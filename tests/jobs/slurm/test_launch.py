@@ -448,6 +448,16 @@ def test_a_slurm_that_does_not_answer_for_a_while_is_said_once_and_waited_for(cl
     assert len((cluster.place / "asked").read_text()) > 3
 
 
+def test_a_stage_that_is_queued_again_forgets_how_it_ended(cluster, launch):
+    """If it failed: of an array that had more tasks, the failure of one that is no more is told for ever."""
+    launch("--run", "a")
+    run = rundir.find("a")
+    for stage in CHAIN:
+        run.write_outcome(stage, "failed", "no room")
+    (cluster.place / "queue").write_text("")
+    assert launch("--run", "a") == 0 and [run.read_outcome(stage) for stage in CHAIN] == [None] * 4
+
+
 def test_preprocessing_that_is_queued_again_forgets_how_it_ended(cluster, shards):
     assert shards() == console.DONE
     (run,) = (rundir.find(path.name) for path in rundir.runs_root().iterdir())

@@ -47,7 +47,8 @@ def test_a_start_is_told_with_the_time_until_then(monkeypatch):
 def test_the_starts_that_slurm_expects_are_read(tmp_path, monkeypatch):
     """Of an array's elements each, and of the array the first; what a site's wrapper adds is passed over."""
     (tmp_path / "squeue").write_text(
-        "#!/bin/sh\nprintf '7|N/A\\n 8|2026-11-27T12:00:00\\n'\n"
+        "#!/bin/sh\ncase $* in *--states=PENDING*) ;; *) echo '9_1|2026-11-27T09:00:00' ;; esac\n"  # one that runs
+        "printf '7|N/A\\n 8|2026-11-27T12:00:00\\n'\n"
         "printf '9_2|2026-11-27T12:00:01\\n9_3|2026-11-27T12:00:03\\nhello\\na|b|c\\n'\n"
     )
     (tmp_path / "squeue").chmod(0o755)

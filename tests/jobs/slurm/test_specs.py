@@ -49,6 +49,19 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
             specs.jobs(rundir.find("r"), odd, site.load_site("lumi"))
 
 
+def test_a_container_is_shown_the_dataset_and_what_songs_are_made_from(tmp_path, monkeypatch):
+    """If it failed: a training whose dataset is elsewhere, and songs to play to, are not there inside the container."""
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    resources = config.Resources(nodes=1, container=str(tmp_path / "image.sif"))
+    settings = config.Config(resources=resources, data=config.Data(shards=str(tmp_path / "mine")))
+    asked = ("preprocess", "train", "evaluate", "generate")
+    for job in specs.jobs(rundir.find("r"), settings, site.load_site("lumi"), asked, [tmp_path / "reached"]):
+        (binds,) = [line for line in job.script().splitlines() if line.startswith("export P2P_BINDS=")]
+        shown = binds.removeprefix("export P2P_BINDS=").split(",")
+        assert (str(tmp_path / "mine") in shown) == (job.stage in ("preprocess", "train")), job.stage
+        assert str(tmp_path / "reached") in shown
+
+
 def bill(**resources):
     """stage -> the most GPU-hours on LUMI."""
     settings = config.Config(resources=config.Resources(**{"nodes": 2, "time": "10:00:00", "max_requeues": 4} | resources))
@@ -91,6 +104,7 @@ def test_a_range_is_billed_as_its_most_nodes_and_limited_by_what_was_used():
         (job,) = specs.jobs(rundir.find("r"), config.Config(resources=of), site.load_site("lumi"), (stage,))
         assert job.sizes == (4,) and "#SBATCH --nodes=4\n" in job.script()
         assert not [line for line in job.setup if "P2P_NODES" in line or "NODE_SECONDS" in line]
+        assert ("export P2P_MAX_SECONDS=1800" in job.setup) == (stage == "train"), "2 hours of one node are 30 minutes of 4"
 
 
 def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
