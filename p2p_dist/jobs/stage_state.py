@@ -60,8 +60,9 @@ def state(
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
         return f"stopped: {why}; see {run.slurm / stage if (run.slurm / stage).is_dir() else run.logs}"
     last = [tried[-1] for log in logs[:-1] if (tried := list_starts(log))]
-    ended_well = outcome is None or outcome["outcome"] == "done"  # as far as the attempts recorded it
-    if ended_well and (bad := [one for one in last if one.why in ("crash", "failed")]):
+    # An attempt whose container did not start leaves the outcome of an earlier one.
+    told = outcome is not None and outcome["outcome"] != "done" and outcome["attempt"] in [one.name for one in last]
+    if not told and (bad := [one for one in last if one.why in ("crash", "failed")]):
         code = max(bad, key=lambda one: one.begun).code
         what = {"255": "the container did not start", "1": "failed"}.get(str(code), "crashed")  # 255 is Singularity's own
         return f"{what} (exit code {code}), see {run.slurm / stage}"

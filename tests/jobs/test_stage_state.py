@@ -123,3 +123,16 @@ def test_a_part_of_an_array_that_started_was_not_removed_from_the_queue(run):
     assert stage_state.state("evaluate", run, {}, config.Resources()) == "to do"
     os.utime(folder / "attempts.1", (1, 1))  # of an earlier launch
     assert stage_state.state("evaluate", run, {}, config.Resources()).startswith(dropped)
+
+
+def test_a_start_that_crashed_is_told_although_an_earlier_one_left_its_outcome(run, monkeypatch):
+    """The container of the second start did not start, so nothing removed what the first had written."""
+    monkeypatch.setenv("P2P_ATTEMPT", "8.0")
+    run.write_outcome("evaluate", "stopped", "asked by Slurm")
+    log = run.slurm / "evaluate" / "attempts"
+    files.write_text(log, "launch 8\nstart 8.0 0 10 1\nend 8.0 0 20 75 stopped 20\n")
+    assert stage_state.state("evaluate", run, {}, config.Resources()).endswith(": asked by Slurm")
+    with log.open("a") as more:
+        more.write("start 8.1 0 30 1\nend 8.1 0 40 255 crash 20\n")
+    said = f"the container did not start (exit code 255), see {log.parent}"
+    assert stage_state.state("evaluate", run, {}, config.Resources()) == said
