@@ -90,7 +90,7 @@ def _of_other_formats(head: bytes) -> int:
 
 
 def _is_sound(file: IO[bytes], begin: int, size: int, order: str) -> bool:
-    """Whether the bytes from `begin` to the end of the file are samples, and not chunks, tags or padding."""
+    """Whether the file contains samples from `begin` to its end, rather than chunks, tags or padding."""
     file.seek(begin)
     first = file.read(1 << 16)
     file.seek(begin)

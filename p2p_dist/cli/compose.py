@@ -46,7 +46,7 @@ class Command:
 def main(arguments: list[str]) -> int:
     """Write the songs; return the exit code."""
     if "" in arguments:  # as a path it is the current folder
-        raise ValueError("DIR is empty: name the folder of songs to write")
+        raise ValueError("an argument is empty: specify a folder for the songs")
     command = command_line.parse(Command, "compose", arguments)
     from p2p_dist.data.composed import render
 

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     command = command_line.parse(Command, "evaluate", arguments)
     for name, what in (("--data", "folder"), ("--json", "file")):
         if "" in command_line.take_option(arguments, name)[0]:
-            raise ValueError(f"{name} is empty: name a {what}, or omit {name}")
+            raise ValueError(f"{name} is empty: specify a {what}, or omit {name}")
     if command.json:
         # What is not a file, such as /dev/stdout or a pipe, must not be replaced by one.
         if os.path.lexists(command.json) and (command.json.is_symlink() or not command.json.is_file()):

@@ -129,7 +129,7 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
     named, rest = command_line.take_option(arguments, "--preset")
     base = presets.preset((named or ["default"])[-1]).data
     if "" in command_line.take_option(rest, "--out")[0]:  # as a path it is the current folder
-        raise ValueError("--out is empty: name a folder, or omit --out")
+        raise ValueError("--out is empty: specify a folder, or omit --out")
     texts, rest = command_line.take_option(rest, "--task", "--data.task")
     tasks = [task.strip() for text in texts for task in text.split(",")] or [base.task]
     for task in tasks:

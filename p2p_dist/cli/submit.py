@@ -198,7 +198,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     typed = flags(arguments)
     folder, elsewhere, named = typed.get("data", typed.get("data.root")), typed.get("data.shards"), typed.get("preset")
     if folder == "":
-        raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
+        raise ValueError("--data is empty: specify the folder of songs, or omit --data to use the example")
     if folder and elsewhere:
         raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
     data = {name.removeprefix("data."): value for name, value in typed.items() if name.startswith("data.") or name == "task"}

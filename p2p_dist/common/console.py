@@ -163,7 +163,7 @@ def stop_as_ctrl_c() -> None:
 
 
 def _as_ctrl_c(number: int, _: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, and ignore further requests, so that none counts as a second Ctrl-C."""
+    """Raise KeyboardInterrupt, and ignore all further stop signals."""
     for one in STOPS:
         signal.signal(one, signal.SIG_IGN)
     if number == signal.SIGHUP:

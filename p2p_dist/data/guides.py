@@ -21,7 +21,7 @@ from p2p_dist.data.pairs import CEILING, FLOOR
 from p2p_dist.settings.config import Model, Train
 
 NAME = "guides.json"
-AGAIN = "remove it and run the launch command again, which recreates it"
+AGAIN = "remove it, then run the launch command again to recreate it"
 TRUE, PREDICTED = 3, 1
 """Variants of a song with its true strokes, which come first, and with predicted ones."""
 

@@ -92,8 +92,8 @@ def fetch_newest(
         if before is None or not is_there:
             raise
         console.complain(
-            f"warning: {console.describe(error)}; could not check whether the dataset there changed; continuing with {here}, "
-            "which was fetched from there"
+            f"warning: {console.describe(error)}; the dataset could not be checked for changes: using the copy in {here}, "
+            "which was fetched earlier"
         )
         content = before
     if before is not None and manifest.identity(content) == manifest.identity(before):

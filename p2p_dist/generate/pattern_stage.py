@@ -159,8 +159,8 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     content = manifest.read(run.shards)
     if content["order"] == "sorted":
         raise ValueError(
-            f"{run.shards} was made by an earlier version, whose songs have other keys, so model.sketch cannot use it (nor "
-            "with --convert, which keeps them): move it away, and run the launch command again, which recreates it"
+            f"{run.shards} was made by an earlier version and cannot be used with model.sketch, even after --convert: move it "
+            "to another folder, then run the launch command again to recreate it"
         )
     part = content["splits"].get("train")
     if part is None or not part["songs"]:

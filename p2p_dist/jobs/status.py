@@ -147,8 +147,8 @@ def _costs(
     """List what the training had cost when each checkpoint was saved.
 
     Args:
-        trained: steps, each with its checkpoint. hours: GPU-hours of so many seconds on so many nodes,
-            see `Start.rate`.
+        trained: steps, each with its checkpoint. hours: converts seconds, nodes and `Start.rate` to
+            GPU-hours.
         by_gpus: steps, each with the energy up to it (J).
     """
     costs = []

@@ -123,7 +123,7 @@ def list_starts(log: Path) -> List[Start]:
 
 
 def _rate(words: List[str]) -> float:
-    """Return the bill in the words of a start; 0 if there is none."""
+    """Return the GPU-hours per node-hour that a start line records, or 0 if it records none."""
     found = _RATE.fullmatch(words[-1])
     return float(found.group(1)) if found else 0.0
 

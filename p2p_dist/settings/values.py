@@ -46,7 +46,7 @@ Text = Annotated[
     str,
     Rule(
         lambda text: text.strip() and console.control_character(text) is None,
-        "non-empty text that has no control characters",
+        "non-empty text without control characters",
     ),
 ]
 

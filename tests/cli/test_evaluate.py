@@ -55,7 +55,7 @@ def test_figures_replace_nothing_but_a_file(tmp_path: Path, monkeypatch: pytest.
             evaluate.main(["run", "--json", str(tmp_path / name)])
     for option, what in (("--data", "folder"), ("--json", "file")):
         for words in ([option, ""], [f"{option}="]):
-            with pytest.raises(ValueError, match=f"{option} is empty: name a {what}"):
+            with pytest.raises(ValueError, match=f"{option} is empty: specify a {what}"):
                 evaluate.main(["run", *words])
     monkeypatch.chdir(tmp_path / "folder")
     with pytest.raises(ValueError, match="no run run"):  # the current folder has a name

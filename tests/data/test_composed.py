@@ -96,15 +96,15 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no sound font .*/none.sf2: apt-get install fluid-soundfont-gm, or name another"):
         command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "none.sf2")])
     for content, said in (
-        (b"", "is not a sound font"),
-        (b"RIFF\xff\0\0\0WAVE", "is not a sound font"),
-        (HEAD[:-1], "is not a sound"),
+        (b"", "is not a SoundFont"),
+        (b"RIFF\xff\0\0\0WAVE", "is not a SoundFont"),
+        (HEAD[:-1], "is not a SoundFont"),
     ):
         (tmp_path / "font.sf2").write_bytes(content)
         with pytest.raises(ValueError, match=rf"font\.sf2 {said}"):
             command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "font.sf2")])
     (tmp_path / "font.sf2").write_bytes(HEAD + b"\0" * 3)
-    with pytest.raises(ValueError, match=r"font\.sf2 is cut short: 16 bytes by its header, 15 are there: copy it again"):
+    with pytest.raises(ValueError, match=r"font\.sf2 is truncated: its header states 16 bytes, the file has 15; copy it again"):
         command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "font.sf2")])
     (tmp_path / "font.sf2").write_bytes(HEAD + b"\0" * 4)
     with pytest.raises(ValueError, match="FluidSynth failed \\(no sound\\)"):
@@ -114,7 +114,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 
 def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="DIR is empty: name the folder of songs to write"):
+    with pytest.raises(ValueError, match="an argument is empty: specify a folder for the songs"):
         command.main([""])
     assert not list(tmp_path.iterdir())
 

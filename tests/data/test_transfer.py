@@ -172,7 +172,7 @@ def test_without_the_server_a_run_begins_with_what_was_fetched_and_says_so(
     served.http.server_close()
     transfer.fetch_for(run, data)
     told = capsys.readouterr().err
-    assert "warning: Connection refused, tried 2 times" in told and f"continuing with {first.shards}, which was" in told
+    assert "warning: Connection refused, tried 2 times" in told and f"using the copy in {first.shards}, which was" in told
     assert run.dataset_record() == first.dataset_record()
     (lost, *_) = named(manifests.read(run.shards), "shards")
     (run.shards / lost).unlink()

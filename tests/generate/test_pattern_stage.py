@@ -405,7 +405,9 @@ def test_a_dataset_of_an_earlier_version_is_refused(prepared: tuple[Path, Config
     run = new_run(prepared, "before")
     content = manifest.read(run.shards)
     monkeypatch.setattr(manifest, "read", lambda _: {**content, "order": "sorted"})
-    with pytest.raises(ValueError, match=r"made by an earlier version.*nor with --convert.*move it away"):
+    with pytest.raises(
+        ValueError, match=r"made by an earlier version.*model\.sketch, even after --convert: move it to another folder"
+    ):
         pattern_stage.training_songs(run, prepared[1])
 
 

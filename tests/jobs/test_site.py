@@ -87,8 +87,8 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     changes += [({name: 0}, f"mine.yaml: {name} must be greater than 0") for name in ("cores_per_process", "preprocess_cores")]
     changes += [
         ({"evaluate_processes": 0}, "mine.yaml: evaluate_processes must be greater than 0"),
-        ({"partition": ""}, "partition must be non-empty text that has no control characters, not ''"),
-        ({"partition": "a\0b"}, r"partition must be non-empty text that has no control characters, not 'a\\x00b'"),
+        ({"partition": ""}, "partition must be non-empty text without control characters, not ''"),
+        ({"partition": "a\0b"}, r"partition must be non-empty text without control characters, not 'a\\x00b'"),
     ]
     changes += [
         ({"gpu_hours_per_gpu_hour": math.inf}, "gpu_hours_per_gpu_hour must be from 0 to 1e9, not inf"),

@@ -64,10 +64,14 @@ def test_a_start_is_billed_as_it_was_recorded(run):
     before = log.read_text().splitlines()
     assert before[1].startswith("start 7.0 ") and before[1].endswith(" 2"), before
     log.write_text("\n".join([before[0], f"{before[1]} rate=0.500000", *before[2:]]) + "\n")
-    first = starts.list_starts(log)[0]
+    tried = starts.list_starts(log)
+    first = tried[0]
     hours = (first.ended - first.begun) / 3600
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 - 2 * hours * 3.5) and hours > 0
+    assert found["gpu_hours"]["lost"] == pytest.approx(
+        sum(2 * one.lost() / 3600 * rate for one, rate in zip(tried, (0.5, 4), strict=True))
+    )
     (path,) = [path for step, path in rundir.find_steps(run.checkpoints) if step == 40]
     os.utime(path / checkpoints.META, (first.begun + 1800, first.begun + 1800))
     assert [cost["gpu_hours"] for cost in status.gather(run)["costs"]] == [pytest.approx(2 * 0.5 * 0.5)]

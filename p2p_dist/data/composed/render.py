@@ -52,9 +52,11 @@ def check(font: Path) -> str:
     with font.open("rb") as file:
         kind, size, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if kind != b"RIFF" or form != b"sfbk":
-        raise ValueError(f"{font} is not a sound font (SoundFont 2 or 3): name another with --font")
+        raise ValueError(f"{font} is not a SoundFont 2 or 3 file: specify another with --font")
     if size + 8 > font.stat().st_size:
-        raise ValueError(f"{font} is cut short: {size + 8} bytes by its header, {font.stat().st_size} are there: copy it again")
+        raise ValueError(
+            f"{font} is truncated: its header states {size + 8} bytes, the file has {font.stat().st_size}; copy it again"
+        )
     return program
 
 

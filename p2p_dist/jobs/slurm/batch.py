@@ -9,8 +9,9 @@
     batch.py successor JOB                        record the job that continues this one
     batch.py free-claims FOLDER                   free the checkpoints that earlier attempts of this job claimed
 
-Environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, P2P_MAX_..., P2P_RATE, and Slurm's
-variables. It needs only the standard library and Python 3.6, see run/starts.py. Calls of Slurm's commands are in hpc/.
+Environment: P2P_ATTEMPTS (path of the record of starts, see run/starts.py), P2P_ATTEMPT, P2P_MAX_..., P2P_RATE, and the
+variables that Slurm sets. It needs only the standard library and Python 3.6, see run/starts.py. Calls of Slurm's
+commands are in hpc/.
 """
 
 import json
@@ -36,7 +37,7 @@ def _number(name: str, otherwise: int) -> int:
 
 
 def _rate() -> float:
-    """Return the GPU-hours billed for an hour of one of its nodes; 0 if not known."""
+    """Return the GPU-hours billed per node-hour (P2P_RATE), or 0 if it is not set."""
     return float(os.environ.get("P2P_RATE") or 0)
 
 
@@ -112,8 +113,8 @@ def _progress(stage: str, run: Path) -> Tuple[int, int]:
 
 
 def _last_seen(stage: str, run: Path) -> int:
-    """Return when a stage last reported progress, seconds since 1970; 0 if unknown. All stages share status.json."""
-    if _json(run / "status.json").get("what") == stage:
+    """Return the time of the last progress report of a stage, in seconds since 1970, or 0 if unknown."""
+    if _json(run / "status.json").get("what") == stage:  # all stages write this file
         return _changed(run / "status.json")
     return _changed(run / "metrics.jsonl") if stage == "train" else 0
 

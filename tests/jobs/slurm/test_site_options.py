@@ -117,7 +117,7 @@ BAD = [
     ("tiers: [{partition: a}]\nlimits: {a: {nodes: 2}}", "remove partition, cpu_partition and limits"),
     ("tiers: [{kind: cpu, partition: a}]", "none of kind gpu"),
     ("tiers: [{partition: 'a b'}]", "'a b' is not the name of a partition"),
-    ('tiers: [{qos: "a\\x1b"}]', "tiers.1.qos must be non-empty text that has no control characters"),
+    ('tiers: [{qos: "a\\x1b"}]', "tiers.1.qos must be non-empty text without control characters"),
     ("cpu_cluster: '$(x)'", "is not the name of a partition, a QoS or a cluster"),
     ("tiers: [{partition: a, hours: 3}]", "unknown setting tiers.1.hours; there are kind, partition"),
     ("tiers: [{partition: a}, {nodes: '2'}]", "tiers.2.nodes must be a whole number without quotes"),
