@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from p2p_dist.audio import memory
 from p2p_dist.common import files
 
 FORMATS = ("flac", "wav", "mp3", "ogg")
@@ -29,14 +29,14 @@ class SoundFile:
     """A sound file that is being written, a context manager. FLAC and WAV have 24 bits, exactly rounded.
 
     Args:
-        kind: one of `FORMATS`. samples: how long it will be, of one channel.
+        target: a path, or a descriptor. kind: one of `FORMATS`. samples: how long it will be, of one channel.
 
     Raises:
         ValueError: the format does not support this. The message names one that does.
         OSError: also by `write` and at the end of the context, see `errors_of`.
     """
 
-    def __init__(self, target: Path | io.BytesIO, kind: str, rate: int, channels: int, samples: int = 0) -> None:
+    def __init__(self, target: Path | int, kind: str, rate: int, channels: int, samples: int = 0) -> None:
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
             raise ValueError(f"{kind} of {channels} channels is not supported: choose --format flac or wav")
@@ -95,10 +95,10 @@ def errors_of(path: Path | None, *, at_end: bool = False) -> Iterator[None]:
     try:
         yield
     except soundfile.LibsndfileError as error:
-        if path is None:
-            raise
-        _check_room(path)
-        raise OSError(errno.EIO, f"libsndfile can't write it ({error.error_string.rstrip('.')})", str(path)) from error
+        if path is not None:
+            _check_room(path)
+        why = f"libsndfile can't write it ({error.error_string.rstrip('.')})"
+        raise OSError(errno.EIO, why, "a sound in memory" if path is None else str(path)) from error
     if at_end and path is not None:
         _check_room(path)
 
@@ -123,5 +123,5 @@ def check(kind: str, rate: int, channels: int) -> None:
     Raises:
         ValueError: see `SoundFile`.
     """
-    with SoundFile(io.BytesIO(), kind, rate, channels) as file:
+    with SoundFile(memory.descriptor(), kind, rate, channels) as file:
         file.write(np.zeros((16, channels), np.float32))

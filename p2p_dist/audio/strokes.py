@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from p2p_dist.audio import memory
 from p2p_dist.audio.drum_classes import CLASSES, Onset
 from p2p_dist.audio.pattern_features import FRAME, mel_powers
 from p2p_dist.audio.stems import resample
@@ -228,7 +229,7 @@ def save(path: Path, bank: Bank, codec: str = "flac") -> None:
             if strokes:
                 whole = np.concatenate([stroke.sound for stroke in strokes])
                 peak = float(np.abs(whole).max()) or 1.0
-                coded = {"flac": _flac, "opus": _opus}[codec](whole * np.float32(0.99 / peak))
+                coded = {"flac": memory.flac, "opus": _opus}[codec](whole * np.float32(0.99 / peak), RATE)
                 peaks[kind] = peak
                 tensors[f"{number}.{kind}.sound"] = np.frombuffer(coded, np.uint8)
                 tensors[f"{number}.{kind}.samples"] = np.array([len(stroke.sound) for stroke in strokes], np.int64)
@@ -237,20 +238,11 @@ def save(path: Path, bank: Bank, codec: str = "flac") -> None:
     files.write_bytes(path, to_bytes(tensors, {"bank": json.dumps({"format": _FORMAT, "kits": kits})}))
 
 
-def _flac(sound: np.ndarray) -> bytes:
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, sound, RATE, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
-
-
-def _opus(sound: np.ndarray) -> bytes:
+def _opus(sound: np.ndarray, rate: int) -> bytes:
     """Encode a stroke as Opus. soundfile is not used, because it gives each stream a random number."""
     import av
 
-    rate = 48000  # the only rate of Opus that is near
-    sound = resample(sound, RATE, rate)
+    sound, rate = resample(sound, rate, 48000), 48000  # the only rate of Opus that is near
     file = io.BytesIO()
     with av.open(file, "w", format="ogg", options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libopus", rate=rate, layout="mono")
@@ -327,7 +319,7 @@ def _decode(path: Path, sound: np.ndarray, samples: np.ndarray, strength: np.nda
 
     total = int(samples.sum())
     try:
-        with soundfile.SoundFile(io.BytesIO(sound.astype(np.uint8, copy=False).tobytes())) as file:
+        with soundfile.SoundFile(memory.descriptor(sound.astype(np.uint8, copy=False).tobytes())) as file:
             if file.channels != 1 or file.samplerate not in (RATE, 48000):
                 raise ValueError(f"{path}: strokes are not mono sound at 44.1 or 48 kHz")
             whole = resample(file.read(-(-total * file.samplerate // RATE), dtype="float32"), file.samplerate, RATE)

@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 from typing import IO
 
+from p2p_dist.audio import memory
+
 _UNTOLD = 0x7FFFF000
 """Lengths from this one on, and 0, are placeholders written to pipes: this one by sox, 2^32 - 1 by ffmpeg."""
 
@@ -18,10 +20,10 @@ _TAGS = (b"ID3", b"TAG", b"APETAGEX")
 _WAVE64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
-def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
-    """Return a wav file that libsndfile reads to its end: a placeholder length in the header is replaced.
+def whole(path: Path, *, read: bool = True) -> Path | int:
+    """Return a wav file that libsndfile reads to its end: where its header has a placeholder length, a copy in memory.
 
-    Any other file is given back as it is.
+    Any other file is given back as it is. Of a copy its descriptor is returned, which soundfile closes.
 
     Args:
         read: else nothing but the header is, and such a file is given back as it is, too.
@@ -70,7 +72,7 @@ def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
                 file.seek(0)
                 content = bytearray(file.read())
                 content[begin - 4 : begin] = b"\xff" * 4
-                return io.BytesIO(content)
+                return memory.descriptor(content)
             file.seek(begin + length + length % 2)
     return path
 

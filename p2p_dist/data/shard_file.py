@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from p2p_dist.audio import memory
 from p2p_dist.audio.mixer import Sum
 from p2p_dist.common import files
 from p2p_dist.data import index, samples
@@ -64,24 +65,30 @@ def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> It
     """
     import soundfile
 
+    from p2p_dist.audio.sound_file import errors_of
+
     gain = 2.0 ** max(0, int(np.ceil(np.log2(max(*(side.peak for side in sides), 1e-9)))))
     yield Sample(key, {"json": _json({**note, "gain": gain})})
     for name, side in zip(("input", "target"), sides, strict=True):
         whole = side.sound
-        flac = io.BytesIO()
-        try:
-            file = soundfile.SoundFile(flac, "w", rate, whole.shape[1], format="FLAC", subtype="PCM_24")
-        except soundfile.LibsndfileError as error:
-            kind = f"{whole.shape[1]} channels at {rate} Hz"
-            raise ValueError(f"{note['song']}: held-out songs are stored as flac, which does not support {kind}") from error
-        with file:
-            for start in range(0, len(whole), _BLOCK):
-                block = whole[start : start + _BLOCK]
-                stored = np.clip(np.rint(block * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)
-                file.write(np.ascontiguousarray(stored.astype(np.int32) << 8))
-                block[...] = stored * np.float32(gain / 2**23)
-        yield Sample(key, {f"{name}.flac": flac.getvalue()})  # not its buffer, which TarWriter would copy
-        del flac
+        with memory.file() as flac:
+            try:
+                file = soundfile.SoundFile(
+                    flac.fileno(), "w", rate, whole.shape[1], format="FLAC", subtype="PCM_24", closefd=False
+                )
+            except soundfile.LibsndfileError as error:
+                kind = f"{whole.shape[1]} channels at {rate} Hz"
+                raise ValueError(f"{note['song']}: held-out songs are stored as flac, which does not support {kind}") from error
+            with errors_of(None), file:
+                for start in range(0, len(whole), _BLOCK):
+                    block = whole[start : start + _BLOCK]
+                    stored = np.clip(np.rint(block * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)
+                    file.write(np.ascontiguousarray(stored.astype(np.int32) << 8))
+                    block[...] = stored * np.float32(gain / 2**23)
+            flac.seek(0)
+            content = flac.read()
+        yield Sample(key, {f"{name}.flac": content})
+        del content
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from p2p_dist.audio import attacks, stems
+from p2p_dist.audio import attacks, memory, stems
 from p2p_dist.audio.beats import DRUMS_LATE, MUSIC_LATE, Beats
 from p2p_dist.audio.layouts import Source, find_songs, is_split
 from p2p_dist.audio.rhythm import beats_in
@@ -243,6 +243,6 @@ def read_sound(sound: StoredSound) -> Sound:
         opened = {member.name.removeprefix(sound.key + "."): archive.extractfile(member) for member in archive}
         sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}
     gain = records.parse(sounds["json"], {"gain": float}, where=f"{sound.shard}: {sound.key}.json")["gain"]
-    input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
-    target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
+    input, rate = soundfile.read(memory.descriptor(sounds["input.flac"]), dtype="float32", always_2d=True)
+    target, _ = soundfile.read(memory.descriptor(sounds["target.flac"]), dtype="float32", always_2d=True)
     return input * np.float32(gain), target * np.float32(gain), rate

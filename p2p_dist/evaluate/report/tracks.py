@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from p2p_dist.audio import memory
 from p2p_dist.common import files, records, schemas
 from p2p_dist.evaluate.report import loudness
 from p2p_dist.evaluate.report.loudness import Level
@@ -108,7 +109,7 @@ def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, bes
     with files.new_folder(folder) as temporary:
         overview, segments = Overview(rate, samples), 0
         for segment in _segments(_overviewed(_fitted(sound), overview), rate, samples):
-            data = (_flac if format == FLAC else _opus)(segment, rate)
+            data = (memory.flac if format == FLAC else _opus)(segment, rate)
             _write_script(temporary / f"{segments}.js", f"{address}/{segments}", base64.b64encode(data).decode())
             segments += 1
         _write_script(temporary / "overview.js", f"{address}/overview", overview.finish())
@@ -223,12 +224,6 @@ def _segments(blocks: Iterator[np.ndarray], rate: int, samples: int) -> Iterator
                 return
             drop = number * size - margin - begin
             held, begin = held[drop:], begin + drop
-
-
-def _flac(sound: np.ndarray, rate: int) -> bytes:
-    written = io.BytesIO()
-    soundfile.write(written, sound, rate, format="FLAC", subtype="PCM_16")
-    return written.getvalue()
 
 
 def _opus(sound: np.ndarray, rate: int) -> bytes:
