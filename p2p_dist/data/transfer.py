@@ -18,7 +18,7 @@ from p2p_dist.data import manifest, remote
 from p2p_dist.run import lock
 from p2p_dist.run.rundir import RunDir, check_still_ours, find_steps
 from p2p_dist.settings import science
-from p2p_dist.settings.address import acts_here, of_file
+from p2p_dist.settings.address import acts_here, of_file, scheme
 from p2p_dist.settings.config import Data
 
 CURE = (
@@ -41,6 +41,16 @@ def address_of(run: RunDir, data: Data) -> str | None:
             "used: start a run of your own"
         )
     return data.shards
+
+
+def check_folder(address: str) -> None:
+    """Check that a folder has a dataset. Other addresses are not checked: the machine that submits may not reach them.
+
+    Raises:
+        FileNotFoundError: there is none; says what an address names. OSError, ValueError: see `fetch_for`.
+    """
+    if scheme(address) is None:
+        _manifest_at(address, ())
 
 
 def fetch_for(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux
+from p2p_dist.data import transfer
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
@@ -27,7 +28,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
 
     Raises:
         ValueError: it could not finish. The message says what to change, and to what.
-        OSError: the folder of runs or shards can't be written to.
+        OSError: the folder of runs or shards can't be written to; or no dataset in the folder of data.shards.
     """
     check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
     if settings.model.sketch:
@@ -36,6 +37,8 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     files.check_can_be_written(run.config)
     if shards is None or not (shards / "manifest.json").is_file():
         files.check_can_be_written(run.path.parent.parent / "shards" / "new")
+        if settings.data.shards is not None:
+            transfer.check_folder(settings.data.shards)
     if run.config.is_file() and stages.is_done("train", run) is not None:
         return []  # the remaining stages need one process and little space
     check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())

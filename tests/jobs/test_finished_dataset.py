@@ -199,6 +199,15 @@ def test_songs_or_a_dataset(place, typed, server, tiny_songs):
     assert f"# dataset: {server.url}\n# shards: from-" in printed and names(server) == [], "the launcher fetches nothing"
 
 
+@pytest.mark.parametrize("more", [("--dry-run",), (), ("--dry-run", "--cluster", "slurm", "--yes")])
+def test_a_folder_without_a_dataset_is_refused_before_a_run_is_begun(place, more):
+    (place / "empty").mkdir()
+    for folder in ("gone", "empty"):
+        with pytest.raises(FileNotFoundError, match=rf"no dataset there, .*{folder}/manifest\.json"):
+            submit.main(["--data.shards", str(place / folder), *TINY, *more])
+    assert not list(place.glob("runs/*"))
+
+
 def test_no_secret_is_written_down(place, server, capsys):
     """Whatever is typed is refused before anything is written; what the environment holds is in no record."""
     address = server.url.replace("//", "//me:sesame@")
