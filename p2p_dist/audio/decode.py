@@ -182,7 +182,10 @@ def look(path: Path) -> Decoded:
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (container.duration or 0) / av.time_base
             cut = _cut_wav(path) or _cut_ogg(path, told)
-            exact = any(name in _EXACT for name in container.format.name.split(",")) or _is_counted_mp3(path)
+            formats = container.format.name.split(",")
+            exact = any(name in _EXACT for name in formats) or _is_counted_mp3(path)
+            if "matroska" in formats:  # its length is that of the longest stream, such as a picture
+                exact = len(container.streams) == 1
             names = tuple(one.name for one in context.layout.channels)
             if len(set(names)) < len(names):
                 names = tuple(str(number) for number in range(1, len(names) + 1))

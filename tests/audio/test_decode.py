@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -65,6 +67,38 @@ def test_an_mp3_that_is_cut_is_known_by_the_length_in_its_first_frame(tmp_path: 
     assert sum(len(block) for block in cut.blocks()) and cut.notes[0].startswith("the file is cut short"), "by 0.7 s"
     path.write_bytes(content[content.index(b"\xff\xfb" if b"\xff\xfb" in content else b"\xff\xf3", 400 if tagged else 100) :])
     assert not decode.look(path).is_exact, "without that frame the length is an estimate"
+
+
+def write_webm(path: Path, pictures: int) -> None:
+    """Four seconds of noise as Opus, and so many pictures, one a second."""
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (1, 4 * 48_000)).astype(np.float32)
+    with av.open(str(path), "w", format="webm") as file:
+        sound: Any = file.add_stream("libopus", rate=48_000, layout="mono")
+        video: Any = file.add_stream("libvpx", rate=1, width=16, height=16, pix_fmt="yuv420p") if pictures else None
+        for _ in range(pictures):
+            file.mux(video.encode(av.VideoFrame(16, 16, "yuv420p")))
+        for begin in range(0, noise.shape[1], 960):
+            frame = av.AudioFrame.from_ndarray(noise[:, begin : begin + 960], format="flt", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, begin
+            file.mux(sound.encode(frame))
+        for stream in filter(None, (sound, video)):
+            file.mux(stream.encode(None))
+
+
+def test_a_webm_that_is_cut_is_known_by_its_length(tmp_path: Path) -> None:
+    """Without pictures, whose length may be another."""
+    path = tmp_path / "a.webm"
+    write_webm(path, pictures=0)
+    whole = decode.look(path)
+    assert sum(len(block) for block in whole.blocks()) >= 4 * 48_000 and not whole.notes
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut = decode.look(path)
+    length = sum(len(block) for block in cut.blocks()) / cut.rate
+    assert 1.5 < length < 2.5
+    assert cut.notes == [f"the file is cut short: it ends at {length:.1f} s, its header says 4.0 s"]
+    write_webm(path, pictures=6)
+    longer = decode.look(path)
+    assert sum(len(block) for block in longer.blocks()) >= 4 * 48_000 and longer.told > 5 and not longer.notes
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
