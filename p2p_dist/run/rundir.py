@@ -306,9 +306,15 @@ def find(name: str) -> RunDir:
 
 
 def names() -> list[str]:
-    """Return the names of the runs in the folder of runs, sorted. Folders that `find` refuses are left out."""
-    found = []
-    for path in sorted(runs_root().glob("*/config.yaml")):
+    """Return the names of the runs in the folder of runs, sorted. Folders that `find` refuses are left out.
+
+    Raises:
+        OSError: the folder of runs can't be read.
+    """
+    found, root = [], runs_root()
+    with contextlib.suppress(FileNotFoundError):
+        os.scandir(root).close()  # glob takes a folder that can't be read for an empty one
+    for path in sorted(root.glob("*/config.yaml")):
         with contextlib.suppress(ValueError):
             if find(path.parent.name).config.is_file():
                 found.append(path.parent.name)

@@ -100,6 +100,22 @@ def test_what_can_be_no_run_is_not_named_as_one(run):
         rundir.read_settings(rundir.find("elsewhere"))
 
 
+def test_a_folder_of_runs_that_can_not_be_read_is_not_taken_for_empty(run, monkeypatch):
+    """Reading is refused here by a stand-in, because root may read any folder."""
+    assert rundir.names() == [], "none is there yet"
+    run.path.mkdir(parents=True)
+    honest = os.scandir
+
+    def refuse(path="."):
+        if Path(path) == run.path.parent:
+            raise PermissionError(13, "Permission denied", str(path))
+        return honest(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        status.main([])
+
+
 def test_the_home_folder_in_the_variable_of_the_runs(run, monkeypatch, tmp_path):
     """Where no shell has replaced it: in quotes, or in a file of variables."""
     monkeypatch.setenv("HOME", str(tmp_path))
