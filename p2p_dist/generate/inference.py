@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -70,44 +70,62 @@ def generate(
         guide: of this song, for a generator with a sketch.
 
     Raises:
-        ValueError: see `checked`.
+        ValueError: see `outputs`.
     """
-    device = next(generator.parameters()).device
-    low, high = FLOOR, CEILING[data.representation]
     noise = None
     if generator.noise_channels:
         random = torch.Generator().manual_seed(number_from("generate", seed, name))
         width = int(pictures.starts[-1]) + data.frames
         noise = torch.randn((generator.noise_channels, data.mels, width), generator=random)
-    outputs = []
     torch.manual_seed(number_from("generate", seed, name))  # of the thesis's drop-out
-    with torch.inference_mode():
-        # The thesis's batch norm knows one window at a time, in training and here.
-        size = 1 if generator.batch_norm else _BATCH
-        for start in range(0, len(pictures.starts), size):
-            input = to_network(torch.from_numpy(pictures.inputs[start : start + size]).to(device).float(), low, high)
-            places = pictures.starts[start : start + size]
-            cut = seen = None
-            if noise is not None:
-                cut = torch.stack([noise[..., p : p + data.frames] for p in places]).to(device)
-            if guide is not None:
-                seen = torch.stack([guide.cut(int(p)) for p in places]).to(device)
-            outputs.append(checked(from_network(generator(input, cut, seen), low, high).cpu().numpy()))
-    return np.concatenate(outputs)
+    found = []
+    size = batch_size(generator)
+    for first in range(0, len(pictures.starts), size):
+        starts = [int(start) for start in pictures.starts[first : first + size]]
+        cut = None if noise is None else torch.stack([noise[..., start : start + data.frames] for start in starts])
+        found.append(outputs(generator, pictures.inputs[first : first + size], starts, data, cut, guide))
+    return np.concatenate(found)
 
 
-def checked(outputs: np.ndarray) -> np.ndarray:
-    """Return the outputs of a generator, if all are finite: a stem with NaN would spoil the mix, the song in it as well.
+def batch_size(generator: Generator) -> int:
+    """Return how many windows are generated at once: one where the thesis's batch norm knows one at a time, as in training."""
+    return 1 if generator.batch_norm else _BATCH
+
+
+def outputs(
+    generator: Generator,
+    windows: np.ndarray,
+    starts: Sequence[int],
+    data: Data,
+    noise: torch.Tensor | None,
+    guide: Guide | None,
+) -> np.ndarray:
+    """Run the generator on some windows.
+
+    Args:
+        windows: the input's spectrograms, dB (windows, channels, mels, frames). starts: their first frames in the song.
+        noise: (windows, channels, mels, frames), for a generator with noise. guide: of this song, for one with a sketch.
+
+    Returns:
+        dB, float32, shaped like `windows`.
 
     Raises:
-        ValueError: they are not. Finite weights can do this, if they are so large that sums overflow.
+        ValueError: the outputs are not finite, and would spoil the mix, the song in it as well. Finite weights can do this, if
+            they are so large that sums overflow.
     """
-    if not np.isfinite(outputs).all():
+    device = next(generator.parameters()).device
+    low, high = FLOOR, CEILING[data.representation]
+    with torch.inference_mode():
+        input = to_network(torch.from_numpy(windows).to(device).float(), low, high)
+        seen = None if guide is None else torch.stack([guide.cut(start) for start in starts]).to(device)
+        output = generator(input, None if noise is None else noise.to(device), seen)
+        found: np.ndarray = from_network(output, low, high).cpu().numpy()
+    if not np.isfinite(found).all():
         raise ValueError(
             "the generator's output is not finite (NaN or infinite values), as with weights that are far too large: use "
             "another checkpoint or model"
         )
-    return outputs
+    return found
 
 
 def to_stem(

@@ -15,15 +15,13 @@ import torch
 
 from p2p_dist.audio.spectrogram import frame_count, mel_power_of_part
 from p2p_dist.data import pairs
-from p2p_dist.data.stream import from_network, to_network
+from p2p_dist.generate import inference
 from p2p_dist.generate.drummer import Guide
-from p2p_dist.generate.inference import checked
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Data
 from p2p_dist.settings.config import Model as Network
 from p2p_dist.train.seeding import number_from
 
-_BATCH = 16
 _NOISE = 256  # frames of noise drawn at a time
 _FRAMES = 64  # frames of a spectrogram computed at a time
 
@@ -184,19 +182,19 @@ def stem_power(
         times: the seconds spent in the generator are added to `network`. guide: of this song, for a generator with a sketch.
 
     Raises:
-        ValueError: see `inference.checked`.
+        ValueError: see `inference.outputs`.
     """
     fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
     total = np.zeros((data.picture_channels, data.mels, data.frames), np.float32)
     weight = np.zeros(data.frames, np.float32)
     noise = Noise(network.noise_channels, data.mels, seed) if network.noise_channels else None
-    device = next(generator.parameters()).device
     torch.manual_seed(number_from("song", seed))  # of the thesis's drop-out
     at = 0  # first frame of `total`
-    # The thesis's batch norm knows one window at a time, in training and here.
-    for batch in _batches(found, 1 if network.norm == "batch" else _BATCH):
+    for batch in _batches(found, inference.batch_size(generator)):
         begun = time.perf_counter()
-        outputs = _outputs(generator, batch, noise, guide, data, device)
+        shown, starts = np.stack([window.picture for window in batch]), [window.start for window in batch]
+        cut = None if noise is None else torch.stack([noise.cut(start, data.frames) for start in starts])
+        outputs = inference.outputs(generator, shown, starts, data, cut, guide)
         times["network"] += time.perf_counter() - begun
         for window, output in zip(batch, outputs, strict=True):
             if done := window.start - at:
@@ -221,19 +219,3 @@ def _batches(found: Iterator[Window], size: int) -> Iterator[list[Window]]:
             batch = []
     if batch:
         yield batch
-
-
-def _outputs(
-    generator: Generator, batch: list[Window], noise: Noise | None, guide: Guide | None, data: Data, device: torch.device
-) -> np.ndarray:
-    """Generate the spectrograms of some windows, dB, float32 (windows, channels, mels, frames)."""
-    low, high = pairs.FLOOR, pairs.CEILING[data.representation]
-    with torch.inference_mode():
-        shown = torch.from_numpy(np.stack([window.picture for window in batch])).to(device).float()
-        cut = seen = None
-        if noise is not None:
-            cut = torch.stack([noise.cut(window.start, data.frames) for window in batch]).to(device)
-        if guide is not None:
-            seen = torch.stack([guide.cut(window.start) for window in batch]).to(device)
-        found: np.ndarray = from_network(generator(to_network(shown, low, high), cut, seen), low, high).cpu().numpy()
-    return checked(found)

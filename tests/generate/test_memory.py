@@ -11,7 +11,7 @@ import torch
 
 from p2p_dist.audio import beats, decode, tempo
 from p2p_dist.evaluate.report import overview, song_page, tracks
-from p2p_dist.generate import phase, request, song, stem_and_mix, windows
+from p2p_dist.generate import inference, phase, request, song, stem_and_mix, windows
 from p2p_dist.generate.model import find_model
 from tests.generate.conftest import run, runs, sound, write
 
@@ -53,7 +53,7 @@ def small_blocks(monkeypatch):
         (tempo, "_WINDOW", 100),
         (tempo, "_STEP", 50),
         (tempo, "_LEAST", 100),
-        (windows, "_BATCH", 1),
+        (inference, "_BATCH", 1),
         (windows.Loudness, "_DROPPED", 19),
     ):
         monkeypatch.setattr(module, name, value)
