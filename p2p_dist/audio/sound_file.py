@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ def errors_of(path: Path | None, *, at_end: bool = False) -> Iterator[None]:
     except soundfile.LibsndfileError as error:
         if path is not None:
             _check_room(path)
+        elif resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:  # it holds for files in memory, too
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), "a sound in memory") from error
         why = f"libsndfile can't write it ({error.error_string.rstrip('.')})"
         raise OSError(errno.EIO, why, "a sound in memory" if path is None else str(path)) from error
     if at_end and path is not None:
