@@ -10,8 +10,6 @@ import os
 import tempfile
 from typing import IO
 
-import numpy as np
-
 
 def file(content: bytes | bytearray = b"") -> IO[bytes]:
     """Return an unnamed file, positioned at its first byte, that is lost when it is closed. It is in memory on Linux.
@@ -32,13 +30,3 @@ def descriptor(content: bytes | bytearray = b"") -> int:
     """Return the descriptor of such a file; soundfile closes it with the sound file."""
     with file(content) as opened:
         return os.dup(opened.fileno())
-
-
-def flac(sound: np.ndarray, rate: int) -> bytes:
-    """Encode sound, (samples) or (samples, channels), as 16-bit FLAC."""
-    import soundfile
-
-    with file() as opened:
-        soundfile.write(opened.fileno(), sound, rate, format="FLAC", subtype="PCM_16", closefd=False)
-        opened.seek(0)
-        return opened.read()

@@ -128,3 +128,15 @@ def check(kind: str, rate: int, channels: int) -> None:
     """
     with SoundFile(memory.descriptor(), kind, rate, channels) as file:
         file.write(np.zeros((16, channels), np.float32))
+
+
+def flac(sound: np.ndarray, rate: int) -> bytes:
+    """Encode sound, (samples) or (samples, channels), as 16-bit FLAC.
+
+    Raises:
+        OSError: see `errors_of`.
+    """
+    with memory.file() as opened, errors_of(None):
+        soundfile.write(opened.fileno(), sound, rate, format="FLAC", subtype="PCM_16", closefd=False)
+        opened.seek(0)
+        return opened.read()

@@ -220,6 +220,8 @@ def save(path: Path, bank: Bank, codec: str = "flac") -> None:
     """Write a bank, the same bytes each time. codec: `flac` (16 bits) or `opus`, half of its size."""
     from safetensors.numpy import save as to_bytes
 
+    from p2p_dist.audio.sound_file import flac
+
     tensors: dict[str, np.ndarray] = {}
     kits = []
     for number, (name, kit) in enumerate(bank.kits.items()):
@@ -229,7 +231,7 @@ def save(path: Path, bank: Bank, codec: str = "flac") -> None:
             if strokes:
                 whole = np.concatenate([stroke.sound for stroke in strokes])
                 peak = float(np.abs(whole).max()) or 1.0
-                coded = {"flac": memory.flac, "opus": _opus}[codec](whole * np.float32(0.99 / peak), RATE)
+                coded = {"flac": flac, "opus": _opus}[codec](whole * np.float32(0.99 / peak), RATE)
                 peaks[kind] = peak
                 tensors[f"{number}.{kind}.sound"] = np.frombuffer(coded, np.uint8)
                 tensors[f"{number}.{kind}.samples"] = np.array([len(stroke.sound) for stroke in strokes], np.int64)

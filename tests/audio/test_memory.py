@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import memory
+from p2p_dist.audio.sound_file import flac
 
 
 @pytest.fixture(params=["in memory", "in a temporary file"], autouse=True)
@@ -22,7 +23,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_is_written_is_read_again() -> None:
     sound = np.round(np.random.default_rng(0).uniform(-1, 1, (5000, 2)) * 2**14) / 2**15
-    content = memory.flac(sound, 22050)
+    content = flac(sound, 22050)
     read, rate = soundfile.read(memory.descriptor(content), always_2d=True)
     assert rate == 22050
     np.testing.assert_array_equal(read, sound)
@@ -43,7 +44,7 @@ def test_no_descriptor_is_left_open() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (first + 8, hard))
         for _ in range(20):
-            soundfile.read(memory.descriptor(memory.flac(np.zeros(100), 8000)))
+            soundfile.read(memory.descriptor(flac(np.zeros(100), 8000)))
             with pytest.raises(soundfile.LibsndfileError):
                 soundfile.read(memory.descriptor(b"no sound"))
     finally:
@@ -58,7 +59,7 @@ def test_ctrl_c_while_sound_is_encoded_is_not_lost() -> None:
         raise KeyboardInterrupt
 
     begin = time.monotonic()
-    memory.flac(sound, 44100)
+    flac(sound, 44100)
     once = time.monotonic() - begin
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -66,7 +67,7 @@ def test_ctrl_c_while_sound_is_encoded_is_not_lost() -> None:
             with pytest.raises(KeyboardInterrupt):
                 signal.setitimer(signal.ITIMER_REAL, share * once)
                 for _ in range(20):
-                    memory.flac(sound, 44100)
+                    flac(sound, 44100)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

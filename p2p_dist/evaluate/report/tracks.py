@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from p2p_dist.audio import memory
+from p2p_dist.audio import sound_file
 from p2p_dist.common import files, records, schemas
 from p2p_dist.evaluate.report import loudness
 from p2p_dist.evaluate.report.loudness import Level
@@ -109,7 +109,7 @@ def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, bes
     with files.new_folder(folder) as temporary:
         overview, segments = Overview(rate, samples), 0
         for segment in _segments(_overviewed(_fitted(sound), overview), rate, samples):
-            data = (memory.flac if format == FLAC else _opus)(segment, rate)
+            data = (sound_file.flac if format == FLAC else _opus)(segment, rate)
             _write_script(temporary / f"{segments}.js", f"{address}/{segments}", base64.b64encode(data).decode())
             segments += 1
         _write_script(temporary / "overview.js", f"{address}/overview", overview.finish())
