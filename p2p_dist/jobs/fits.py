@@ -37,10 +37,10 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     files.check_can_be_written(run.config)
     if shards is None or not (shards / "manifest.json").is_file():
         files.check_can_be_written(run.path.parent.parent / "shards" / "new")
-        if settings.data.shards is not None:
-            transfer.check_folder(settings.data.shards)
     if run.config.is_file() and stages.is_done("train", run) is not None:
         return []  # the remaining stages need one process and little space
+    if settings.data.shards is not None and (shards is None or not (shards / "manifest.json").is_file()):
+        transfer.check_folder(settings.data.shards)
     check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
     per_node = place.processes_per_node(settings.resources)
     if where == "local":

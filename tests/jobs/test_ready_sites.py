@@ -182,3 +182,12 @@ def test_each_process_on_frontier_has_its_own_cache(tmp_path):
     assert first[0] == first[1] and first != second and Path(first[0]).is_dir() and first[0].startswith("/tmp/miopen-7-1-")
     for folder in (first[0], second[0]):
         Path(folder).rmdir()
+
+
+@pytest.mark.parametrize("name", ["miopen", "lumi"])
+def test_a_check_of_packages_outside_a_job_leaves_no_cache(name):
+    """Of each launch one would stay in /tmp of the login node."""
+    program = "import os; print('MIOPEN_USER_DB_PATH' in os.environ)"
+    environment = {"PATH": os.environ["PATH"], "P2P_ENVIRONMENT": str(site.HPC / "env" / f"{name}.sh")}
+    command = ["bash", str(site.HPC / "rank.sh"), sys.executable, "-c", program]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "False\n"
