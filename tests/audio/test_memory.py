@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,12 +38,12 @@ def test_a_file_begins_with_its_content_and_can_be_written_by_its_descriptor() -
 
 
 def test_no_descriptor_is_left_open() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         soundfile.read(memory.descriptor(flac(np.zeros(100), 8000)))
         with pytest.raises(soundfile.LibsndfileError):
             soundfile.read(memory.descriptor(b"no sound"))
-    assert len(os.listdir("/proc/self/fd")) < before + 20
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 20
 
 
 def test_ctrl_c_while_sound_is_encoded_is_not_lost() -> None:
