@@ -1,7 +1,7 @@
 """Files in memory for libsndfile, which are read and written by their descriptor.
 
 soundfile also takes an io.BytesIO, whose methods libsndfile then calls. An exception raised in such a call, such as that
-of Ctrl-C, is printed and lost, and the sound is truncated.
+of Ctrl-C, is printed and lost, and the sound can be truncated.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def file(content: bytes | bytearray = b"") -> IO[bytes]:
 
 
 def descriptor(content: bytes | bytearray = b"") -> int:
-    """Return the descriptor of such a file; soundfile closes it with the sound file."""
+    """Return the descriptor of a `file` with this content. soundfile takes ownership of it and closes it."""
     with file(content) as opened:
         return os.dup(opened.fileno())

@@ -88,7 +88,7 @@ def generate(
 
 
 def batch_size(generator: Generator) -> int:
-    """Return how many windows are generated at once: one where the thesis's batch norm knows one at a time, as in training."""
+    """Return the batch size for generation. With batch norm it is 1, as in the thesis's training."""
     return 1 if generator.batch_norm else _BATCH
 
 
