@@ -369,6 +369,9 @@ def table(cells: dict[str, list[dict[str, Any]]], names: list[str]) -> tuple[lis
 
 def show(arguments: Arguments, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Print the tables of all finished cells; return their figures."""
+    if not cells:
+        console.complain("no cell is finished")
+        return {}
     names = columns(pitched=is_pitched(arguments.task))[0]
     budget = f"{arguments.minutes:g} min of {arguments.cores} {'core' if arguments.cores == 1 else 'cores'}"
     if arguments.steps is not None:

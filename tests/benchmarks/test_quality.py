@@ -135,7 +135,9 @@ def test_a_request_to_stop_ends_all_trainings_at_once(
         if thread.name.startswith("ThreadPoolExecutor"):
             thread.join(60)
     assert how == [quality_cell.Stopped] * 2
-    assert "stopped; the same command goes on" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "stopped; the same command goes on" in shown.err
+    assert "no cell is finished" in shown.err and not shown.out
     assert signal.getsignal(signal.SIGTERM) == before
     assert not [*(tmp_path / "runs").glob("*/checkpoints/*")], "they had hardly begun"
 
