@@ -12,7 +12,7 @@ import numpy as np
 
 from p2p_dist.audio import wav
 from p2p_dist.audio.media import open_media
-from p2p_dist.audio.stems import resample_blocks
+from p2p_dist.audio.stems import LOUDEST, resample_blocks
 
 _BLOCK = 1 << 16
 """Approximate number of samples in a block."""
@@ -22,7 +22,6 @@ _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
 
 _LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of one of an Ogg file
 
-_LOUDEST = 1e6  # times full scale; larger values are not audio
 _LOWEST_RATE = 4000  # Hz: half of the rate of a telephone
 
 
@@ -70,9 +69,9 @@ class Decoded:
         self.samples, self.peak, at = 0, 0.0, 0
         self.powers = (0.0, 0.0)
         for block in _gathered(self._frames()):
-            if not (peak := float(np.abs(block).max())) < _LOUDEST:
+            if not (peak := float(np.abs(block).max())) < LOUDEST:
                 what = "NaN samples" if math.isnan(peak) else f"samples of {peak:.3g}, where full scale is 1,"
-                first = at + int((~(np.abs(block) < _LOUDEST)).any(axis=1).argmax())
+                first = at + int((~(np.abs(block) < LOUDEST)).any(axis=1).argmax())
                 raise ValueError(f"{self.path} contains {what} from {first / self.rate:.1f} s on: repair the file")
             part = block[max(self.begin - at, 0) : None if self.end is None else max(self.end - at, 0)]
             at += len(block)

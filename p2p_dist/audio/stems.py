@@ -19,7 +19,9 @@ from p2p_dist.settings.config import STEMS
 
 _UNTOLD = 2**63 - 1  # libsndfile's length of a flac whose header does not say; it can't read that to its end
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
-_LOUDEST = 1e6  # times full scale; larger values are not audio, and their power overflows float32
+
+LOUDEST = 1e6
+"""Times full scale: larger samples are not audio, and their power overflows float32."""
 
 UNEQUAL = 1.0
 """Maximum difference in length of the stems of a song, seconds. Shorter stems are padded with silence."""
@@ -137,7 +139,7 @@ class _Stem:
             peak = float(np.abs(block).max(initial=0))
             if not np.isfinite(peak):
                 raise ValueError(f"{self.file}: stem {self.name} contains NaN or infinite samples")
-            if peak > _LOUDEST:
+            if peak > LOUDEST:
                 raise ValueError(f"{self.file}: stem {self.name} contains samples of {peak:.3g}, full scale is 1")
             if total is None and len(block) == wanted:
                 total = block

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     for stage, job in squeue.own_jobs(run):
         jobs.setdefault((stage, job.number), set()).add(job.state)
     if not jobs:
-        console.say(f"no job of the run {run.path.name} is queued")
+        console.say(f"no job of the run {run.name} is queued")
         return console.DONE
     squeue.mark_cancelled(run)  # first, so that a job that stops now is not requeued
     code = console.DONE

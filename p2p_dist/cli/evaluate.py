@@ -51,12 +51,13 @@ def main(arguments: list[str]) -> int:
     for name, what in (("--data", "folder"), ("--json", "file")):
         if "" in command_line.take_option(arguments, name)[0]:
             raise ValueError(f"{name} is empty: specify a {what}, or omit {name}")
-    if command.json:
+    json = None if command.json is None else files.expanded(command.json)
+    if json:
         # What is not a file, such as /dev/stdout or a pipe, must not be replaced by one.
-        if os.path.lexists(command.json) and (command.json.is_symlink() or not command.json.is_file()):
-            what = "a folder" if command.json.is_dir() else "a link" if command.json.is_symlink() else "not a regular file"
-            raise ValueError(f"--json names a file to write, and {command.json} is {what}: name another file")
-        files.check_can_be_written(command.json)
+        if os.path.lexists(json) and (json.is_symlink() or not json.is_file()):
+            what = "a folder" if json.is_dir() else "a link" if json.is_symlink() else "not a regular file"
+            raise ValueError(f"--json names a file to write, and {json} is {what}: name another file")
+        files.check_can_be_written(json)
     # Imported late, because it is slow: errors in the command line are reported first.
     from p2p_dist.cli import figures
     from p2p_dist.evaluate.measures import descriptors, table
@@ -82,6 +83,6 @@ def main(arguments: list[str]) -> int:
         console.say(f"absent: {names}: {reason}")
     for line in found["said"]:
         console.say(line)
-    if command.json:
-        files.write_json(command.json, found)
+    if json:
+        files.write_json(json, found)
     return console.DONE

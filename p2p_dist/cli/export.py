@@ -43,9 +43,10 @@ def main(arguments: list[str]) -> int:
     from p2p_dist.generate.model import find_model
 
     out = files.expanded(command.out)
+    out = out if out.name else out.absolute()  # the current folder
     exported.check_out(out, overwrite=command.overwrite)
     content = exported.export(
-        find_model(f"{run.path.name}@{found.step}"),
+        find_model(f"{run.name}@{found.step}"),
         settings.evaluate.iterations,
         out,
         lambda content: model_card.exported(run, settings, content),
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
         torch_export=command.torch_export,
     )
     weights = content["weights"]
-    console.say(f"{run.path.name}, step {found.step}: {weights['bytes'] / 1e6:.1f} MB of {weights['dtype']} in {out}")
+    console.say(f"{run.name}, step {found.step}: {weights['bytes'] / 1e6:.1f} MB of {weights['dtype']} in {out}")
     console.say(f"before you publish it, read in {out / exported.CARD} what applies to the songs' licence")
     console.say(f"to use it: {console.command('generate')} SONG --model {out}")
     return console.DONE

@@ -66,7 +66,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
         name = before if (run.path / "measured" / before).is_dir() else datasets.dataset_name(root, data)
         out = run.path / "measured" / name
         held_out = held_out_songs.from_folder(root, settings.data.task, settings.evaluate.split, settings.evaluate.songs)
-        what = f"the run {run.path.name} is being measured on the songs in {root}"
+        what = f"the run {run.name} is being measured on the songs in {root}"
         with closing(Owner(out, what, f"its figures are written to {out}")):
             checkpoints.evaluate(run, settings, only, held_out, out)
     read = ranking.read_evaluations(out)
@@ -100,7 +100,7 @@ def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...
     """
     best = run.read_best() if "best" in asked else None
     if "best" in asked and best is None:
-        raise ValueError(f"the run {run.path.name} has no best checkpoint yet: evaluate it first, without --checkpoints")
+        raise ValueError(f"the run {run.name} has no best checkpoint yet: evaluate it first, without --checkpoints")
     return tuple(dict.fromkeys(best["step"] if best is not None and step == "best" else int(step) for step in asked))
 
 

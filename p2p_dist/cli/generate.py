@@ -118,7 +118,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError('a name is empty, as "$SONG" is where the shell has no such variable: name a file or folder')
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
-    found = request.find(list(command.songs), command.out)
+    out = None if command.out is None else files.expanded(command.out)
+    found = request.find([files.expanded(song) for song in command.songs], out)
     files.check_can_be_written(found[0].place.record)
     if site.resolve_cluster(command.where.cluster) != "local":
         return _queue(command, found)
@@ -222,7 +223,7 @@ def _find(name: str | None) -> _Model:
         return _Model(title, str(folder), step, sha256, settings, drummer_record.sha256(folder) if by else None, folder)
     run, checkpoint = checkpoints.named(name)
     sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
-    asked = f"{run.path.name}@{checkpoint.step}"
+    asked = f"{run.name}@{checkpoint.step}"
     settings = rundir.read_settings(run)
     drummer = drummer_record.sha256(run.pattern) if settings.model.sketch else None
     return _Model(asked, asked, checkpoint.step, sha256, settings, drummer)
@@ -244,7 +245,7 @@ def _make(command: Command, found: list[Song], again: str) -> int:
         console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(model.task)}")
         left, refused = songs.todo(found, model, options, overwrite=command.overwrite)
         done_before = len(found) - len(left) - len(refused)
-        total, done = sum(songs.seconds(one, options) for one in left), 0.0
+        total, done, finished = sum(songs.seconds(one, options) for one in left), 0.0, 0
         with console.Progress("seconds generated", max(round(total), 1)) as progress:
 
             def on_progress(one: Song, more: float) -> None:
@@ -255,6 +256,8 @@ def _make(command: Command, found: list[Song], again: str) -> int:
                     progress.update(round(done), one.place.name)
 
             def on_song(made: songs.Made) -> None:
+                nonlocal finished
+                finished += 1
                 if made.error is not None and len(found) > 1:
                     tell(f"left out: {console.one_line(made.error)}")
                 for line in songs.lines(made) if made.record is not None else ():
@@ -280,4 +283,4 @@ def _make(command: Command, found: list[Song], again: str) -> int:
         console.say(f"already done: {which}")
     for number, one in enumerate(refused):
         console.complain(("" if number else f"songs left out ({len(refused)}):\n") + f"  {console.one_line(one.error or '')}")
-    return console.FAILED if refused else console.DONE
+    return console.FAILED if refused or finished < len(left) else console.DONE  # another process makes the others

@@ -56,7 +56,7 @@ def verify_runs(asked: list[RunDir]) -> int:
     """Verify the checkpoints and the recorded batches of runs; return exit code 1 if one is wrong."""
     from p2p_dist.train.verify import verify_run
 
-    findings = {run.path.name: verify_run(run) for run in asked}
+    findings = {run.name: verify_run(run) for run in asked}
     for name, found in findings.items():
         for finding in found:
             console.complain(f"{name}: {finding}")
@@ -75,19 +75,19 @@ def advise_runs(asked: list[RunDir]) -> bool:
     every = status.gather_each(asked, around)
     for run, found in zip(asked, every, strict=True):
         if "stages" not in found:
-            console.complain(f"{run.path.name}: {found['wrong']}")
+            console.complain(f"{run.name}: {found['wrong']}")
             continue
         state, job = found["stages"].get("train", stages.SHARDS_ONLY), squeue.queued_jobs(run, around.jobs).get("train")
         if state in ("done", stages.SHARDS_ONLY) or (job is not None and job.state != "PENDING"):
-            console.say(f"{run.path.name}: train does not wait: {state}")
+            console.say(f"{run.name}: train does not wait: {state}")
             continue
         waits = found["waiting"].get("train", {"start": None})
         if job is not None:
-            console.say(f"{run.path.name}: train waits, job {job.number}: {waits['why']}")
+            console.say(f"{run.name}: train waits, job {job.number}: {waits['why']}")
         try:
             lines = advise.advise(run, queued=job is not None, start=waits["start"])
         except ValueError as error:
-            lines = [f"{run.path.name}: {error}"]
+            lines = [f"{run.name}: {error}"]
         for line in lines:
             console.say(line)
     return all("stages" in found for found in every)

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     rest, swept = sweep.split(arguments)
     command, run = parse(rest)
     where = site.resolve_cluster(command.settings.resources.cluster)
-    lines = sweep.combinations(rest, swept, run.path.name) if swept else [rest]
+    lines = sweep.combinations(rest, swept, run.name) if swept else [rest]
     launches = [parse(line) for line in lines] if swept else [(command, run)]
     check_known(rest, [run for _, run in launches])
     for one, _ in launches:
@@ -144,7 +144,7 @@ def torchrun_command(run: RunDir, resources: Resources) -> str:
     per_node = "gpu" if resources.processes_per_node is None and fits.has_gpu() else place.processes_per_node(resources)
     return (
         f"torchrun --nnodes {resources.nodes} --nproc-per-node {per_node} --rdzv-backend c10d --rdzv-endpoint HOST:29500 "
-        f"--rdzv-id {shlex.quote(run.path.name)} -m p2p_dist.jobs.stage_process train {shlex.quote(str(run.path))}"
+        f"--rdzv-id {shlex.quote(run.name)} -m p2p_dist.jobs.stage_process train {shlex.quote(str(run.path))}"
     )
 
 
@@ -165,12 +165,12 @@ def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
             locks.enter_context(contextlib.closing(rundir.lock_run(run)))
             settings = begin(run, command.settings, dataset)
             begun.append((run, settings, site.load_site(where, settings.resources.site)))
-        chains.queue(begun, console.again("status", [run.path.name for _, run in launches]))
+        chains.queue(begun, console.again("status", [run.name for _, run in launches]))
     code = console.DONE
     for command, run in launches:
         if command.wait:
             if len(launches) > 1:
-                console.say(f"run {run.path.name}:")
+                console.say(f"run {run.name}:")
             code = max(code, launch.wait(run))
     return code
 
@@ -178,7 +178,7 @@ def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
 def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
     """Create or continue a run and print which; return the settings to run with. See `begin_run.begin`."""
     settings = begin_run.begin(run, wanted, dataset)
-    console.say(f"run {run.path.name}: {run.path}")
+    console.say(f"run {run.name}: {run.path}")
     if snapshot.differs(run.code):
         console.say(
             f"the code changed since this run started; the run continues with its own copy (remove {run.code} "
@@ -289,7 +289,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
     for run in runs:
         if run.config.is_file():
             continue
-        name, root, names = run.path.name, rundir.runs_root(), rundir.names()
+        name, root, names = run.name, rundir.runs_root(), rundir.names()
         listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
         raise ValueError(
             f"no run {name} in {root}"

@@ -36,7 +36,15 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--to {command.to} needs the package {command.to}: python -m pip install 'p2p_dist[{command.to}]'")
     from p2p_dist.train.tracker import Tracker
 
-    with contextlib.closing(Tracker(run, command.to)) as tracker:
-        sent = tracker.catch_up()
-    console.say(f"{run.path.name}: {sent} lines sent to {command.to}, run {tracker.id}, up to step {tracker.step}")
+    try:
+        with contextlib.closing(Tracker(run, command.to)) as tracker:
+            sent = tracker.catch_up()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever a package of others raises
+        why = console.one_line((str(error).splitlines() or [type(error).__name__])[0])
+        again = f"to send everything again, as a new run there, remove {run.path / 'trackers' / command.to}"
+        console.complain(f"error: {command.to}: {why}; check that its server answers; {again}")
+        return console.FAILED
+    console.say(f"{run.name}: {sent} lines sent to {command.to}, run {tracker.id}, up to step {tracker.step}")
     return console.DONE

@@ -13,8 +13,8 @@ import soundfile
 
 from p2p_dist.audio import layouts, wav
 from p2p_dist.audio.invert import mel_to_audio, stem_for
-from p2p_dist.audio.stems import mono
-from p2p_dist.common import console, files
+from p2p_dist.audio.stems import LOUDEST, mono
+from p2p_dist.common import console, file_names, files
 from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
 from p2p_dist.evaluate.held_out_songs import beats_of
@@ -91,6 +91,7 @@ def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for folder, matched in matching.items():
         for path in matched:
+            file_names.check_utf8(path)
             key = path.stem if equal else re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
             if folder in found.setdefault(key, {}):
                 raise ValueError(f"{found[key][folder]} and {path}: two {folder} files with the same name")
@@ -133,6 +134,8 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
             raise ValueError(f"{paths[folder]}: can't be read ({error.strerror})") from error
         if not np.isfinite(sounds[folder]).all():
             raise ValueError(f"{paths[folder]}: contains NaN or infinite samples")
+        if len(sounds[folder]) and (peak := float(np.abs(sounds[folder]).max())) > LOUDEST:
+            raise ValueError(f"{paths[folder]}: contains samples up to {peak:.3g} times full scale, which are not audio")
     for what, values in (("rate in Hz", rates), ("length in samples", {f: len(s) for f, s in sounds.items()})):
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{paths[folder]} {value}" for folder, value in values.items())

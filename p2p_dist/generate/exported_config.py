@@ -58,6 +58,8 @@ def folder_of(name: str | None) -> Path | None:
     folder = files.expanded(name)
     if is_exported(folder):
         return folder
+    if "/" in name and not folder.is_dir() and folder.parent.resolve() != rundir.runs_root():
+        raise ValueError(f"{folder}: no such folder; name a folder that export wrote, or a run")
     return STARTER_FOLDER if name == STARTER and not rundir.find(name).config.is_file() else None
 
 

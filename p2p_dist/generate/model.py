@@ -68,7 +68,7 @@ def find_model(name: str | None) -> Model:
     weights = checkpoint.load_generator(found)
     sha256 = found.meta()["files"][checkpoints.GENERATOR]["sha256"]
     return Model(
-        f"{run.path.name}@{found.step}",
+        f"{run.name}@{found.step}",
         settings.data.task,
         found.step,
         sha256,

@@ -27,6 +27,7 @@ SUFFIXES = tuple(
     for kind in (
         *("mp3", "m4a", "flac", "wav", "ogg", "opus", "aiff", "mp4"),
         *("aif", "aac", "oga", "wma", "wv", "mka", "mkv", "webm", "mov", "avi", "au", "w64", "m4b", "ape"),
+        *("aifc", "caf", "m4v", "mp2", "ac3", "3gp", "wmv"),
     )
 )
 """Files with these suffixes in a folder are songs. A file that is given directly may have any name."""
@@ -138,6 +139,8 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
 def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
     """List the sound files in a folder and its subfolders, without generated files and what file servers keep there.
 
+    A link to a folder elsewhere is not followed but listed, so that it is left out with a message (see `requested`).
+
     Raises:
         ValueError: the locale lacks letters of a name.
         OSError: a folder cannot be read.
@@ -151,6 +154,10 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
         folders[:] = sorted(
             name for name in folders if not layouts.is_passed_over(name) and (Path(place) / name).resolve() != made
         )
+        for name in folders:
+            path = Path(place) / name
+            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                yield path
         generated = _generated_in(Path(place), names)
         for name in sorted(set(names) - generated):
             path = Path(place) / name
@@ -175,6 +182,18 @@ def _generated_in(folder: Path, names: list[str]) -> set[str]:
                     what = f"{re.escape(title)}-({re.escape(stem_name(record['model']['task']))}|mix)(-[0-9]+)?"
                     found |= {sound for sound in sounds if re.fullmatch(what, Path(sound).stem)}
     return found
+
+
+def recorded(place: Place) -> list[Path]:
+    """List the stems, mixes and MIDI files beside a record that it names and that its command can have written."""
+    try:
+        record = records.read(place.record, schemas.GENERATED)
+        stem = re.escape(stem_name(record["model"]["task"]))
+    except (OSError, ValueError):
+        return []
+    what = re.compile(rf"{re.escape(place.name)}-({stem}|mix)(-[0-9]+)?\.[a-z0-9]+", re.DOTALL)
+    names = [one["name"] for take in record["takes"] for one in take["files"].values()]
+    return [place.folder / name for name in names if what.fullmatch(name)]
 
 
 def title(source: Path) -> str:
@@ -210,6 +229,8 @@ def requested(source: Path, sha256: str, options: Options, drummer: str | None =
         ValueError: the song is not there, or can't be read.
     """
     try:
+        if source.is_dir():
+            raise ValueError(f"{source} is a link to a folder, which is not followed: name that folder as well")
         if source.exists() and not source.is_file():  # before it is opened, which would wait for a pipe
             raise ValueError(f"{source} is not a file: save the sound in a file, and name that")
         stamp = stamps.stamp(source)

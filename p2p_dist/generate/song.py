@@ -33,7 +33,7 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.generate import phase, stem_and_mix, windows
 from p2p_dist.generate.drummer import Performance
 from p2p_dist.generate.model import Model
-from p2p_dist.generate.request import Options, Song, plain, planned, requested, stem_name
+from p2p_dist.generate.request import TRACKS, Options, Song, plain, planned, recorded, requested, stem_name
 from p2p_dist.generate.sketch import Sketch
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import provenance
@@ -67,6 +67,9 @@ def make(
     source, place = asked.source, asked.place
     begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
     wanted = requested(source, model.sha256, options, model.drummer_sha256)
+    tracks = place.folder / TRACKS
+    for folder in (tracks.parent, tracks):  # the page would refuse them after all the work
+        files.refuse_link(folder)
     song = _look(source, options)
     samples, reference = _measure(song, model)
     if not song.peak:
@@ -79,9 +82,10 @@ def make(
     if performance is not None and generator is None:
         _check_can_play(performance, song, options)
     made: list[dict[str, Any]] = []
+    takes = planned(place, model.task, options)
     beats: Beats | None = None
     with ExitStack() as stack:
-        for take, paths in enumerate(planned(place, model.task, options)):
+        for take, paths in enumerate(takes):
             seed = options.seed + take
             raw = stack.enter_context(_scratch(place.record.with_name(f"{place.name}-{take}.raw")))
             if generator is not None:
@@ -129,6 +133,8 @@ def make(
             "versions": provenance.versions(("p2p_dist", *_PACKAGES)),
         }
         # From here on files are replaced. A record without takes means that the song is not done.
+        for path in {*recorded(place)} - {path for paths in takes for path in paths.values()}:
+            path.unlink(missing_ok=True)  # of an earlier request, with other takes or another format
         records.write(place.record, schemas.GENERATED, {**content, "takes": []})
     page(asked, content)
     on_progress(0.0)  # a request to stop, which may have left a gap in the page: the song is made again

@@ -184,44 +184,47 @@ def _alone(place: Place, stem: str) -> Iterator[bool]:
     In the same folder another process may make another song, of whose name this one's is a part. stem: name of the stem.
 
     The kernel releases the lock of a killed process. On a file system without locks several processes may make the same
-    song; each writes complete files.
+    song; each writes complete files, and none removes the temporary files of another.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
     path = place.folder / f"{files.TEMPORARY}{place.name}"
     descriptor: int | None = None
     try:
         descriptor = files.open_ours(path, os.O_RDWR)
-        if not _is_ours(descriptor, path):
+        locked = _lock(descriptor, path)
+        if locked is False:
             yield False
             return
         kinds = "|".join([*sound_file.FORMATS, "mid"])
         written = rf"(-({re.escape(stem)}|mix)(-[0-9]+)?\.({kinds})|-[0-9]+\.raw|\.json)"
         temporary = re.compile(rf"{re.escape(files.TEMPORARY)}.*-[0-9a-f]{{16}}-{re.escape(place.name)}{written}", re.DOTALL)
-        for left in place.folder.glob(f"{files.TEMPORARY}*"):
+        for left in place.folder.glob(f"{files.TEMPORARY}*") if locked else ():
             if temporary.fullmatch(left.name):
                 left.unlink(missing_ok=True)
         yield True
     finally:  # also where a request to stop came before the file was open, or locked
         descriptor = files.open_ours(path, os.O_RDWR) if descriptor is None else descriptor
-        if _is_ours(descriptor, path):
+        if _lock(descriptor, path) is not False:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # empty if the song failed
                 place.folder.rmdir()
         os.close(descriptor)
 
 
-def _is_ours(descriptor: int, path: Path) -> bool:
-    """Lock an open file, unless another process has; return whether this one has the lock, or could not ask.
+def _lock(descriptor: int, path: Path) -> bool | None:
+    """Lock an open file, unless another process has; return whether this one has the lock, None where there are no locks.
 
     A file that another process has removed since it was opened locks nothing: a third one may have the file that is there now.
     """
+    locked: bool | None = True
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:
                 raise
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
+            locked = None
+        return locked if os.path.samestat(os.fstat(descriptor), path.lstat()) else False
     except BlockingIOError:
         return False
     except OSError as error:

@@ -31,7 +31,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     wanted = presets.with_earlier(saved, wanted)
     if changed := science.differences(science.recorded(saved), wanted):
         raise ValueError(
-            f"the run {run.path.name} was started with other settings:\n  "
+            f"the run {run.name} was started with other settings:\n  "
             + "\n  ".join(changed)
             + "\nthe settings of a run cannot change; start a new run with --run NAME"
         )
@@ -40,7 +40,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     changed_songs = None not in (begun_with, dataset) and begun_with != dataset
     if changed_songs and find_steps(run.checkpoints) and not _has_same_training(run, wanted.data):
         raise ValueError(
-            f"the training songs differ from those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+            f"the training songs differ from those that the run {run.name} was trained on ({begun_with}, now {dataset}): "
             "restore them, or start a new run with --run NAME. Songs of test/ may be added or removed; so may those of valid/, "
             "unless training songs were held out in their place"
         )
@@ -75,9 +75,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     # The run's copy of the code reads the settings. If it is an earlier version, it does not accept newer settings.
     like = run.config if run.config.is_file() and snapshot.differs(run.code) else None
     if like is not None and (left_out := presets.unknown(settings, like)):
-        console.say(
-            f"note: the copy of the code in {run.path.name} does not know {', '.join(left_out)}: omitted from its settings"
-        )
+        console.say(f"note: the copy of the code in {run.name} does not know {', '.join(left_out)}: omitted from its settings")
     files.write_text(run.config, presets.to_yaml(settings, like))
     return settings
 

@@ -64,7 +64,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
             console.say("\n".join(f"# {line}" for line in f"note: {other}".splitlines()))
             new = new[1:]
         elif makes_shards and dataset is not None:
-            makers.setdefault(dataset, run.path.name)
+            makers.setdefault(dataset, run.name)
             new = new[1:] if maker else new
         specs.check_limits([step.job for step in new], place, numbers)
         to_queue: dict[str, specs.Job | sweeps.Wait] = {}
@@ -119,7 +119,7 @@ def _say_scripts(asked: list[tuple[RunDir, dict[str, specs.Job | sweeps.Wait]]],
                 new.append(sweeps.Member(number, run, step, waits[number]))
         for members in sweeps.arrays(new, place):
             first, is_array = members[0], len(members) > 1
-            whose = "" if len(runs) == 1 else f" of {len(members)} runs" if is_array else f" of {first.run.path.name}"
+            whose = "" if len(runs) == 1 else f" of {len(members)} runs" if is_array else f" of {first.run.name}"
             job = sweeps.job_of(members, runs) if is_array else first.job.after(first.dependency())
             console.say(f"\n##### {stage}.sh{whose}\n{job.script()}")
             for member in members:

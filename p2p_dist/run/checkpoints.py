@@ -162,11 +162,11 @@ def named(name: str | None) -> tuple[RunDir, Checkpoint]:
         run.refuse_absent(_runs_there())
     found = {checkpoint.step: checkpoint for checkpoint in with_generator(run.checkpoints)}
     if not found:
-        raise ValueError(f"the run {run.path.name} has no checkpoint yet: {console.command('status')} shows how far it is")
+        raise ValueError(f"the run {run.name} has no checkpoint yet: {console.command('status')} shows how far it is")
     if step:
         if int(step) not in found:
             there = ", ".join(str(one) for one in found)
-            raise ValueError(f"the run {run.path.name} has no checkpoint of step {int(step)}: there are {there}")
+            raise ValueError(f"the run {run.name} has no checkpoint of step {int(step)}: there are {there}")
         return run, found[int(step)]
     best = run.read_best()
     chosen = best["step"] if best is not None and best["step"] in found else max(found)

@@ -52,7 +52,7 @@ class Tracker:
         self.run, self.kind = run, kind
         self.id, self.step = "", 0
         self.folder = run.path / "trackers" / kind
-        self.owner = Owner(self.folder, f"{kind} receives the metrics of the run {run.path.name}", f"see {self.folder}")
+        self.owner = Owner(self.folder, f"{kind} receives the metrics of the run {run.name}", f"see {self.folder}")
         self.record = self.folder / "sent.json"
         try:
             self._open()
@@ -72,7 +72,7 @@ class Tracker:
             files.remove_tree(folder)  # of a start that was killed: its lines are sent again
             folder.mkdir()
         opened = {"mlflow": _open_mlflow, "wandb": _open_wandb, "trackio": _open_trackio}[self.kind]
-        self.id, self.send, self._close = opened(folder, self.run.path.name, known, settings)
+        self.id, self.send, self._close = opened(folder, self.run.name, known, settings)
         self._note(step)
 
     def catch_up(self) -> int:

@@ -46,3 +46,21 @@ def test_a_run_of_an_earlier_version_is_exported(
     assert Path("models/program/model.pt2").read_bytes() == b"program"
     settings = rundir.read_settings(rundir.find("old"))
     assert content["inversion"]["iterations"] == settings.evaluate.iterations
+
+
+def test_a_run_that_is_a_link_is_exported_not_the_run_of_its_target_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(OLD / "run-v1", tmp_path / "elsewhere" / "old")
+    shutil.copytree(OLD / "shards-v1", tmp_path / "shards" / "shards-v1")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to("../elsewhere/old")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("P2P_RUNS", "runs")
+    assert export.main(["mine@6", "--out", "m"]) == 0
+    assert capsys.readouterr().out.startswith("mine, step 6: ") and find_model("m").name == "mine@6"
+    assert Path("m/README.md").read_text().count("mine") and "of step 6" not in capsys.readouterr().err
+    monkeypatch.chdir("m")
+    monkeypatch.setenv("P2P_RUNS", "../runs")
+    assert export.main(["mine", "--out", ".", "--overwrite"]) == 0
+    assert find_model(str(tmp_path / "m")).name == "mine@4"

@@ -62,6 +62,7 @@ def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
         ({"output": sounds(44000)["output"]}, "differ in length in samples: .*44100.*44000"),
         ({"output": (sounds()["output"], 44100)}, "differ in rate in Hz: .*22050.*44100"),
         ({"output": np.full(44100, np.nan)}, "contains NaN or infinite samples"),
+        ({"output": np.full(44100, 1e25)}, r"output.*contains samples up to 1e\+25 times full scale"),
         ({"target": np.zeros(0), "input": np.zeros(0), "output": np.zeros(0)}, "no samples"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_run_whose_checkpoints_may_not_be_read_is_not_the_newest(monkeypatch):
         ("band@best", "write RUN@STEP"),
         ("band@", "write RUN@STEP"),
         ("empty", "the run empty has no checkpoint yet"),
-        ("../band", "is not in the folder of runs"),
+        ("../band", "^../band: no such folder; name a folder that export wrote, or a run"),
     ],
 )
 def test_what_is_not_there_is_named(place, name, why):

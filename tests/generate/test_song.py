@@ -1,5 +1,6 @@
 """The stem of one song: level, part, rate and channels, and songs of any length."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,39 @@ def test_a_disk_that_runs_full_while_a_stem_is_made_names_the_folder(tmp_path):
     with largest_file(8000), pytest.raises(OSError, match="File too large") as raised:
         one_song._keep(blocks, tmp_path / "raw", counts.append)
     assert raised.value.filename == str(tmp_path) and counts[0] == 1000
+
+
+def test_files_of_an_earlier_request_are_no_songs_later(runs):
+    """They have another format or number of takes; no record named them any more."""
+    write(Path("song.wav"), sound(0.4))
+    assert generate.main(["song.wav", "--out", "o", "--takes", "2"]) == 0
+    Path("o/song-drums-live.flac").touch()
+    Path("o/song-drums-3.flac").touch()  # no record names it: somebody else's
+    record = json.loads(Path("o/song.json").read_text())
+    record["takes"][0]["files"]["mix"]["name"] = "../song.wav"
+    Path("o/song.json").write_text(json.dumps(record))
+    assert generate.main(["song.wav", "--out", "o", "--format", "wav", "--overwrite"]) == 0
+    left = {path.name for path in Path("o").iterdir() if path.is_file()}
+    made = {"song-drums.wav", "song-mix.wav", "song-drums.mid", "song.json", "index.html"}
+    assert left - {"song-mix-1.flac"} == made | {"song-drums-live.flac", "song-drums-3.flac"}
+    assert Path("song.wav").is_file()
+
+
+@pytest.mark.parametrize("link", ["media", "media/song"])
+def test_a_link_in_place_of_the_tracks_is_refused_before_anything_is_made(runs, link, tmp_path):
+    write(Path("song.wav"), sound(0.4))
+    (tmp_path / "elsewhere").mkdir()
+    Path("o", link).parent.mkdir(parents=True)
+    Path("o", link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"o/{link} .*link|o/{link} already exists"):
+        generate.main(["song.wav", "--out", "o"])
+    with pytest.raises(ValueError, match=f"o/{link} is a link"):
+        generate.main(["song.wav", "--out", "o", "--overwrite"])
+    assert [path.name for path in Path("o").iterdir()] == ["media"]
+
+
+def test_a_home_folder_is_that_of_the_user(runs, monkeypatch, tmp_path):
+    write(Path("song.wav"), sound(0.4))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert generate.main(["song.wav", "--out=~/made"]) == 0
+    assert (tmp_path / "home" / "made" / "song.json").is_file() and not Path("~").exists()

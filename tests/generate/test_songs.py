@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from p2p_dist.cli import generate
-from p2p_dist.common import console
+from p2p_dist.common import console, files
 from p2p_dist.generate import request, songs
 from p2p_dist.generate.model import find_model
 from p2p_dist.generate.request import Options
@@ -72,7 +72,7 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     Path("generated/song").mkdir(parents=True)
     with Path("generated/song/.tmp-song").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert generate.main(["song.wav"]) == 0
+        assert generate.main(["song.wav"]) == 1, "it is not done"
     assert "is being made by another process" in capsys.readouterr().out
     temporary, stem = f".tmp-host-1-{'0a' * 8}-", request.stem_name(find_model(None).task)
     for name in ("song-mix.flac", f"song-{stem}-2.mp3", "song-0.raw", "song.json"):
@@ -109,7 +109,7 @@ def test_a_lock_that_was_removed_since_it_was_opened_is_none(runs, monkeypatch, 
         real(descriptor, kind)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    assert generate.main(["song.wav"]) == 0
+    assert generate.main(["song.wav"]) == 1
     assert "is being made by another process" in capsys.readouterr().out
     assert [path.name for path in Path("generated/song").iterdir()] == [path.name]
     assert os.path.samestat(path.stat(), os.fstat(third[0].fileno()))
@@ -136,17 +136,18 @@ def test_a_lock_that_another_node_has_removed_is_none(runs, monkeypatch, capsys,
     write(Path("song.wav"), sound(0.5))
     monkeypatch.setattr(fcntl, "flock", lock)
     monkeypatch.setattr(os, "fstat", fstat)
-    assert generate.main(["song.wav"]) == 0
+    assert generate.main(["song.wav"]) == 1
     assert "is being made by another process" in capsys.readouterr().out
+
+
+def refuse_locks(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def test_one_that_was_made_since_it_was_looked_for_is_not_made_again_and_no_lock_is_needed(runs, monkeypatch):
     import fcntl
 
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", refuse_locks)
     write(Path("song.wav"), sound(0.3))
     model, (one,) = find_model("band"), request.find([Path("song.wav")], None)
     told = []
@@ -154,6 +155,24 @@ def test_one_that_was_made_since_it_was_looked_for_is_not_made_again_and_no_lock
         asked = {"overwrite": overwrite, "page": lambda *_: Path("generated/song/index.html").touch(), "on_song": told.append}
         assert songs.make([one], model, Options(), **asked) == []
     assert [made.record is not None for made in told] == [True, False, True]
+
+
+@pytest.mark.parametrize("locks", ["none", "of each node"])
+def test_without_locks_no_process_removes_the_files_that_another_is_writing(tmp_path, monkeypatch, locks):
+    import fcntl
+
+    from p2p_dist.run import lock
+
+    if locks == "none":
+        monkeypatch.setattr(fcntl, "flock", refuse_locks)
+    else:
+        monkeypatch.setattr(lock, "_mount_options", lambda descriptor: {"localflock"})
+    place = request.Place(tmp_path / "song", "song")
+    with songs._alone(place, "drums") as first, files.replacing(place.file("drums", "flac")) as temporary:
+        with songs._alone(place, "drums") as second:
+            assert first and second
+        temporary.write_text("sound")
+    assert place.file("drums", "flac").read_text() == "sound"
 
 
 def test_the_seconds_to_make_are_those_of_the_part_for_each_take(runs):

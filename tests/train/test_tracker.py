@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from p2p_dist.cli import track
 from p2p_dist.common import files
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.settings import presets
@@ -75,3 +76,18 @@ def test_a_record_of_somebody_else_is_checked(run):
     files.write_text(run.path / "trackers" / "mlflow" / "sent.json", '{"schema": 1, "id": "../x", "step": 3}')
     with pytest.raises(files.DamagedError, match=r"sent\.json"):
         tracker.Tracker(run, "mlflow")
+
+
+def test_the_command_names_a_tracker_that_fails(run, monkeypatch, capsys):
+    class OfThePackage(Exception):
+        pass
+
+    def opened(*_):
+        raise OfThePackage("Run with id=x not found\nin its database")
+
+    monkeypatch.setattr(track.packages, "is_installed", lambda name: True)
+    monkeypatch.setattr(tracker, "_open_mlflow", opened)
+    assert track.main(["one", "--to", "mlflow"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: mlflow: Run with id=x not found; check that its server answers; to send everything again")
+    assert f"remove {run.path / 'trackers' / 'mlflow'}\n" in said

@@ -117,8 +117,8 @@ def measure_here(runs: list[RunDir]) -> None:
 
 def run_here(stage: str, run: RunDir, number: int) -> None:
     log = run.logs / f"{stage}.log"
-    console.say(f"{stage}, {run.path.name}: log {log}")
-    code = child.start(stage, run, f"scaling.{os.getpid()}.{run.path.name}.{number}", log).wait()
+    console.say(f"{stage}, {run.name}: log {log}")
+    code = child.start(stage, run, f"scaling.{os.getpid()}.{run.name}.{number}", log).wait()
     if code and stage == "preprocess":
         raise OSError(5, "preprocessing failed", str(log))
 
@@ -129,7 +129,7 @@ def _say_measured(run: RunDir) -> None:
         return
     one = records.read(run.path / "scaling.json", MEASURED)
     found = [f"{way} {one[way]['images_per_second']:.4g} images/s ({_range(one[way])})" for way in WAYS if one[way]]
-    console.say(f"{run.path.name}: {', '.join(found)}")
+    console.say(f"{run.name}: {', '.join(found)}")
 
 
 def _range(way: dict[str, Any]) -> str:
@@ -143,7 +143,7 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
         (job,) = specs.jobs(run, rundir.read_settings(run), place, (stage,))
-        numbers[f"{stage}, {run.path.name}"] = number = launch.queue_check(job, place, f"afterok:{before}" if before else None)
+        numbers[f"{stage}, {run.name}"] = number = launch.queue_check(job, place, f"afterok:{before}" if before else None)
         before = before or number
     shown: dict[str, str] = {}
     waiting = list(runs)
@@ -204,7 +204,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
         logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"
-        console.complain(f"error: {run.path.name} was not measured; see its logs: {logs}")
+        console.complain(f"error: {run.name} was not measured; see its logs: {logs}")
     if not found:
         return console.FAILED
     first = found[0]

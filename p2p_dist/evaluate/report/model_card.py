@@ -94,7 +94,7 @@ def _card(
         weights: table rows about the weights. use: a section on how to use them. manifest: None if the shards were removed.
     """
     heard, made = (" + ".join(stems) for stems in parse_task(config.data.task))
-    lines = [f"# Model card: {run.path.name}, step {step}", ""]
+    lines = [f"# Model card: {run.name}, step {step}", ""]
     lines += [f"Makes {made} for a song of which {heard} is heard. The song itself is never changed: the output is a stem"]
     lines += ["that is added to it. It is a U-Net trained against a discriminator on patches (Pix2Pix, Isola et al. 2017)."]
     lines += ["", "| | |", "| --- | --- |"]

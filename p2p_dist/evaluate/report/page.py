@@ -61,7 +61,7 @@ def write(run: RunDir, config: Config) -> Path:
     submit = provenance.command(run.provenance, "submit")
     ranked = ranking.conclude(run, config)
     if ranked is None:
-        again = f"{submit} --run {run.path.name}"
+        again = f"{submit} --run {run.name}"
         raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with: {again}")
     read = ranking.read_evaluations(run.evaluations)
     assert read is not None
@@ -92,7 +92,7 @@ def write(run: RunDir, config: Config) -> Path:
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in metrics_file.read(run) if row.get("l1") is not None]
     page = template("page.html").render(
-        title=run.path.name,
+        title=run.name,
         submit=submit,
         task=config.data.task,
         quoted_task=shlex.quote(config.data.task),

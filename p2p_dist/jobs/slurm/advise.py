@@ -26,7 +26,7 @@ def advise(run: RunDir, *, queued: bool, start: float | None) -> list[str]:
     settings = rundir.read_settings(run)
     where, wanted = site.resolve_cluster(settings.resources.cluster), settings.resources.sizes
     if where == "local":
-        return [f"{run.path.name}: its last launch was for this machine alone (--cluster local)"]
+        return [f"{run.name}: its last launch was for this machine alone (--cluster local)"]
     place = site.load_site(where, settings.resources.site)
     told = {nodes: _start(run, settings, place, nodes) for nodes in sizes_to_try(settings.resources)}
     found = {nodes: start for nodes, start in told.items() if isinstance(start, float)}
@@ -34,7 +34,7 @@ def advise(run: RunDir, *, queued: bool, start: float | None) -> list[str]:
         # For --test-only the training that waits is one more job ahead, which delays each size by as much (22.05).
         found = {nodes: one - found[wanted[0]] + start for nodes, one in found.items()}
     lines = [f"  on {nodes}: {reasons.when(found[nodes]) if nodes in found else told[nodes]}" for nodes in told]
-    title = f"{run.path.name}: {sizes_in_words(wanted)} wanted; by number of nodes, Slurm expects a start"
+    title = f"{run.name}: {sizes_in_words(wanted)} wanted; by number of nodes, Slurm expects a start"
     return [title, *lines, *_advice(run, settings.resources, found, queued=queued)]
 
 
@@ -61,7 +61,7 @@ def _advice(run: RunDir, resources: Resources, found: dict[int, float], *, queue
     Args:
         found: number of nodes -> when that many would start. queued: whether the training waits in Slurm.
     """
-    most, name = resources.nodes, run.path.name
+    most, name = resources.nodes, run.name
     if most not in found:
         return [f"Slurm does not say when {most} would start"]
     best = max(nodes for nodes, start in found.items() if start < min(found.values()) + reasons.SOON)

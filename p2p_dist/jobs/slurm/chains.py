@@ -34,7 +34,7 @@ def queue(launches: list[tuple[RunDir, Config, site.Site]], shown: str) -> int:
         for number, (run, steps) in enumerate(zip(runs, plans, strict=True)):
             if (step := steps.get(stage)) is None:
                 continue
-            name, queued = f"{run.path.name}: " if len(runs) > 1 else "", step.queued
+            name, queued = f"{run.name}: " if len(runs) > 1 else "", step.queued
             member = sweeps.Member(number, run, step.job, waits[number])
             stale = queued is not None and queued.state == "PENDING" and (number in renewed or queued.reason == squeue.NEVER)
             if queued is not None and not (stale and _is_gone(stage, queued, member.dependency())):

@@ -108,7 +108,7 @@ def check_range(run: RunDir, resources: Resources) -> None:
     """
     if len(resources.sizes) > 1 and not knows_ranges(run):
         raise ValueError(
-            f"the copy of the code in {run.path.name} is of an earlier version, which trains on a fixed number of nodes: "
+            f"the copy of the code in {run.name} is of an earlier version, which trains on a fixed number of nodes: "
             "name one number with --nodes; nothing was queued"
         )
 
@@ -128,8 +128,8 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.
     ours = [f"{stage}: job {job.number}" for stage, job in queued.items() if job.other is None]
     if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
         raise ValueError(
-            f"the songs changed, and jobs of the run {run.path.name} are queued for the earlier songs "
-            f"({', '.join(ours)}): wait until they end, or cancel them with {console.command('cancel')} {run.path.name}; "
+            f"the songs changed, and jobs of the run {run.name} are queued for the earlier songs "
+            f"({', '.join(ours)}): wait until they end, or cancel them with {console.command('cancel')} {run.name}; "
             "then run this command again; nothing was queued"
         )
 
@@ -207,7 +207,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
     new: list[tuple[RunDir, Config, str, specs.Job]] = []
     listed = None if dry_run else squeue.everything()
     for run, wanted in runs:
-        name = run.path.name.removeprefix(stages.PREPROCESS_RUN)
+        name = run.name.removeprefix(stages.PREPROCESS_RUN)
         settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
         (job,) = specs.jobs(run, settings, place, ("preprocess",))
         if (done := stages.is_preprocessed(shards, False, settings.data)) is not None:
@@ -237,7 +237,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
             for old in run.outcomes("preprocess"):
                 old.unlink()
             sbatch.submit(job)
-        console.say(f"to follow it: {console.command('status')} {run.path.name}; its shards: {run.shards}")
+        console.say(f"to follow it: {console.command('status')} {run.name}; its shards: {run.shards}")
 
 
 def queue_generation(
@@ -258,7 +258,7 @@ def queue_generation(
         console.say(job.script())
         return
     if (queued := squeue.settled_jobs(run).get(stages.GENERATE)) is not None:
-        console.say(f"already queued, job {queued.number}; to follow it: {console.command('status')} {run.path.name}")
+        console.say(f"already queued, job {queued.number}; to follow it: {console.command('status')} {run.name}")
         return
     check_account(place, job.options.get("account"))
     place.check_images(settings.resources)
@@ -274,7 +274,7 @@ def queue_generation(
         for old in run.outcomes(stages.GENERATE):
             old.unlink()
         sbatch.submit(job)
-    console.say(f"to follow it: {console.command('status')} {run.path.name}")
+    console.say(f"to follow it: {console.command('status')} {run.name}")
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
