@@ -7,6 +7,7 @@ set -euo pipefail
 # In POSIX mode, which a user's environment may ask for, a child can be waited for only once (run_step.sh).
 set +o posix
 unset POSIXLY_CORRECT
+unset P2P_OUT_OF_MEMORY # of the job that this one succeeds (run_step.sh)
 stage=$1 run=$(realpath "$2") element=${3:-}
 # ELEMENT, as 7_2: of an array with a job for each run of a sweep. It has its stage for itself, unlike the tasks that share one.
 [ -z "$element" ] || unset "${!SLURM_ARRAY_@}"

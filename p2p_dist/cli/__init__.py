@@ -45,6 +45,8 @@ def run(command: str | None, arguments: list[str]) -> NoReturn:
 def _run(command: str | None, arguments: list[str]) -> int:
     for name in [*arguments, *(os.environ.get(place, "") for place in ("P2P_RUNS", "MUSDB_PATH", "PWD"))]:
         file_names.check_locale(name)
+        if command != "generate":  # songs may have any name
+            file_names.check_encodes(name)
     try:
         if command is None:
             return _choose(arguments)

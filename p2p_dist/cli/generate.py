@@ -158,9 +158,7 @@ def _queue(command: Command, found: list[Song]) -> int:
             "options": options.recorded(),  # without later ones at their defaults: the same run as with an earlier version
             "overwrite": command.overwrite,
         }
-        where = command.where
-        if where.site is not None:  # found again from any folder
-            where = dataclasses.replace(where, site=str(files.expanded(where.site).absolute()))
+        where = command.where.from_any_folder()
         array = min(command.array, len(left))
         resources = Resources(**dataclasses.asdict(where), evaluate="never", evaluate_array=array)
         cluster = site.resolve_cluster(where.cluster)

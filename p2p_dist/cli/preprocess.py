@@ -231,9 +231,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
         shelf = rundir.runs_root().parent / "shards"
         raise ValueError(f"on a cluster shards are in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
     where = site.resolve_cluster(command.where.cluster)
-    asked = command.where
-    if asked.site is not None:  # found again from any folder
-        asked = dataclasses.replace(asked, site=str(files.expanded(asked.site).absolute()))
+    asked = command.where.from_any_folder()
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load_site(where, resources.site)
     place = dataclasses.replace(

@@ -15,7 +15,7 @@ import tyro
 
 from p2p_dist import __version__
 from p2p_dist.cli import command_line, sweep
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, yaml_file
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status, status_tables
 from p2p_dist.jobs.slurm import chains, launch
 from p2p_dist.run import rundir, snapshot
@@ -207,6 +207,8 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {file or repr(file)}: --config names a YAML file of settings")
+        if names_songs(path, typed=bool(folder or elsewhere)):
+            usual = "default"
         base = presets.from_yaml(path, usual if named is None else named, data)
         check_command_is_ours(path, base)
         if named and base.preset != named:
@@ -225,9 +227,29 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     example = str(example_song.example_folder())
     if changed["data.root"] == example:  # its training and test songs have the same audio
         changed["evaluate.allow_overlap"] = True
-    if command.settings.resources.site is not None:  # found again from any folder
-        changed["resources.site"] = str(files.expanded(command.settings.resources.site).absolute())
-    return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
+    settings = presets.with_values(command.settings, changed)
+    return dataclasses.replace(
+        command, settings=dataclasses.replace(settings, resources=settings.resources.from_any_folder())
+    ), run
+
+
+def names_songs(path: Path, *, typed: bool) -> bool:
+    """Whether a file of settings names songs or a finished dataset.
+
+    Args:
+        typed: whether the command line names either, in place of the file's.
+
+    Raises:
+        ValueError: the folder of songs is empty, or the file names both. Other errors are found when it is read as a whole.
+    """
+    content = yaml_file.read_yaml(path)
+    data = content.get("data") if isinstance(content, dict) else None
+    root, shards = (data.get("root"), data.get("shards")) if isinstance(data, dict) else (None, None)
+    if root == "" and not typed:
+        raise ValueError(f"{path}: data.root is empty: specify the folder of songs, or omit it to use the example")
+    if root and shards and not typed:
+        raise ValueError(f"{path}: data.root names songs and data.shards a finished dataset: omit one of them")
+    return bool(root or shards)
 
 
 def with_sizes(arguments: list[str]) -> list[str]:
@@ -240,6 +262,8 @@ def with_sizes(arguments: list[str]) -> list[str]:
     if not typed:
         return arguments
     most, least = sizes_of(typed[-1]) if "-" in typed[-1] else (typed[-1], None)
+    if least is not None and "least_nodes" in flags(rest):
+        raise ValueError(f"--nodes {typed[-1]} sets the least number of nodes, too: omit --least-nodes")
     ends = ["--least-nodes", str(least)] if least is not None or "least_nodes" not in flags(rest) else []
     return [*rest, "--nodes", str(most), *ends]
 

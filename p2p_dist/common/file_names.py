@@ -21,6 +21,18 @@ def check_utf8(path: Path) -> None:
         raise ValueError(f"the file name {os.fsencode(path.name)!r} in {path.parent} is not UTF-8: {cure}") from None
 
 
+def check_encodes(text: str) -> None:
+    """Check that an argument or variable can be stored in the settings of a run.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{os.fsencode(text)!r} is not UTF-8, so it can't be stored: rename the file or folder") from None
+
+
 def check_locale(name: str | Path) -> None:
     """Check that Python reads a name of a file as the letters that it has, also where the locale knows only some.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import grp
 import hashlib
 import json
@@ -258,8 +259,9 @@ def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | No
     """Check that a folder that this program writes contains no links: it creates none and must not write through one.
 
     Args:
-        folder: itself it may be a link. apart_from: names directly in it that are not looked at. known: how the names of
-            links begin that are made by a library, which never writes behind them.
+        folder: itself it may be a link. apart_from: patterns of folders in it whose content is not looked at, such as
+            `trackers/wandb/from-*`. known: how the names of links begin that are made by a library, which never writes behind
+            them.
 
     Raises:
         ValueError: there is one; names it.
@@ -270,7 +272,8 @@ def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | No
             for entry in entries:
                 if not (known and entry.name.startswith(known)):
                     refuse_link(Path(entry.path))
-                if entry.is_dir(follow_symlinks=False) and not (entry.name in apart_from and Path(entry.path).parent == folder):
+                inside = os.path.relpath(entry.path, folder)
+                if entry.is_dir(follow_symlinks=False) and not any(fnmatch.fnmatchcase(inside, one) for one in apart_from):
                     left.append(Path(entry.path))
 
 

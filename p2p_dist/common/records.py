@@ -135,11 +135,13 @@ def _checked(where: Path | str, text: str | bytes, shape: Any, cure: str) -> Any
         raise DamagedError(f"{where} is damaged: it is not readable as JSON ({_said(error)}); {cure}") from error
     if _is_deep(value):
         raise DamagedError(f"{where} is damaged: it is nested more than {DEPTH} deep; {cure}")
-    if "\\ud" in (text if isinstance(text, str) else text.decode()):
-        try:
+    try:
+        if "\\ud" in (text if isinstance(text, str) else text.decode()).lower():
             json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise DamagedError(f"{where} is damaged: it contains an unpaired surrogate (\\ud...); {cure}") from error
+    except UnicodeEncodeError as error:
+        raise DamagedError(f"{where} is damaged: it contains an unpaired surrogate (\\ud...); {cure}") from error
+    except UnicodeDecodeError as error:  # JSON may be UTF-16; ours is not
+        raise DamagedError(f"{where} is damaged: it is not UTF-8 text; {cure}") from error
     if isinstance(shape, Kind):
         return _checked_kind(where, value, shape, cure)
     if (found := wrong(value, shape)) is not None:

@@ -20,6 +20,7 @@ from p2p_dist.data.dataset_card import readme
 from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.song_record import KeyedSong, read_record
 from p2p_dist.data.verify import verify_dataset
+from p2p_dist.run import lock
 from p2p_dist.settings.config import Data
 
 
@@ -82,9 +83,15 @@ def convert(folder: Path) -> int:
     """
     _to_convert(folder)
     (folder / PARTS).mkdir(exist_ok=True)
-    lock = files.open_ours(folder / PARTS / ".lock", os.O_RDWR)
+    descriptor = files.open_ours(folder / PARTS / ".lock", os.O_RDWR)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            lock.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in lock.NO_LOCKS:
+                raise
+            cure = "its file system has no locks across nodes: copy the dataset to a local disk, and convert it there"
+            raise OSError(error.errno, cure, str(folder)) from error
         content = _to_convert(folder)  # again: another process may have converted it meanwhile
         if content["schema"] != manifest.SCHEMA:  # else an earlier call was killed before its end
             verify_dataset(folder)
@@ -95,7 +102,7 @@ def convert(folder: Path) -> int:
         for path in _sound_beside_pairs(folder, content):
             path.unlink()
     finally:
-        os.close(lock)
+        os.close(descriptor)
     return sum(map(manifest.windows, content["splits"].values()))
 
 

@@ -58,9 +58,12 @@ def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]
     if not files.is_sealed(found):
         raise ValueError(f"{where} was changed after it was written: {again}")
     found = schemas.MANIFEST.complete(found)
-    wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_part, found["splits"].values())), None)
-    if wrong or (set(found["splits"]) - set(SPLITS)):
-        raise files.DamagedError(f"{where} is damaged: {wrong or 'it has other splits'}; {again}")
+    wrong = records.wrong(found, schemas.MANIFEST.shape)
+    if not wrong:
+        others = set(found["splits"]) - set(SPLITS)
+        wrong = "it has other splits" if others else next(filter(None, map(_wrong_part, found["splits"].values())), None)
+    if wrong:
+        raise files.DamagedError(f"{where} is damaged: {wrong}; {again}")
     assert isinstance(found, dict)
     return found
 

@@ -38,6 +38,8 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun
     Returns:
         the exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped cleanly, 130 stopped at once.
     """
+    for name in [name for name in os.environ if name.startswith("SLURM_ARRAY_")]:
+        del os.environ[name]  # of an array of the user's own that this command runs in: its jobs do not share the stages
     run.logs.mkdir(parents=True, exist_ok=True)
     for folder in (run.path, run.evaluations):
         files.remove_garbage(folder)
@@ -59,7 +61,7 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun
             return code
         if code != console.DONE and stages.is_done(stage, run) is None:
             outcome, log = run.read_outcome(stage), run.logs / f"{stage}.log"
-            if outcome is None:
+            if outcome is None or not outcome["message"]:
                 shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{child.tail(log)}"
                 console.complain(f"{stage} ended with {code}{shown}")
                 console.complain(f"saved work is kept; to resume: {again}")
@@ -101,7 +103,8 @@ def _progress(run: RunDir) -> int:
 
 def run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     """Run one stage in its own process and show its progress; return its exit code."""
-    run.outcome_of(stage).unlink(missing_ok=True)
+    for old in run.outcomes(stage):  # also those of an array on Slurm
+        old.unlink(missing_ok=True)
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
     process = child.start(stage, run, attempt, log, (owner.descriptor,))

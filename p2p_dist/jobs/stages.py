@@ -159,7 +159,8 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         if not count:
             return None
         total = rundir.read_settings(run).train.total_steps(count)
-        return f"{total} steps" if checkpoints.newest_step(run.checkpoints, content=content) >= total else None
+        ended = any(one.step >= total and one.is_kept for one in trained)  # its training state was removed to save space
+        return f"{total} steps" if ended or checkpoints.newest_step(run.checkpoints, content=content) >= total else None
     if rundir.read_settings(run).resources.evaluate == "never":
         return NOT_ASKED
     if shards is None:

@@ -354,7 +354,9 @@ def check_links(run: RunDir) -> None:
         ValueError: there is one. Writing or removing could affect files elsewhere. The message names it.
     """
     if run.path.is_dir():
-        files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # created by submitit in slurm/
+        # Weights & Biases links to its newest log; nothing of ours writes in its folders. submitit has links in slurm/.
+        apart_from = (run.code.name, "trackers/wandb/from-*")
+        files.refuse_links(run.path, apart_from, known=".submission_file_")
 
 
 def step_name(step: int) -> str:

@@ -24,6 +24,9 @@ from p2p_dist.settings.tasks import parse_task as parse_task
 from p2p_dist.settings.train import Train as Train
 from p2p_dist.settings.values import check
 
+LEAST_PICTURE = 24
+"""Fewest mel bins or frames: the discriminator halves them three times and takes off two."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -47,6 +50,8 @@ class Config:
                     f"data.{name} {getattr(self.data, name)} cannot be halved {self.model.depth} times (model.depth): "
                     f"give a multiple of {step}"
                 )
+            if getattr(self.data, name) < LEAST_PICTURE:
+                raise ValueError(f"data.{name} {getattr(self.data, name)}: the discriminator needs at least {LEAST_PICTURE}")
 
     def _check_sketch(self) -> None:
         """Check that there can be sketches of what is to be made."""

@@ -209,6 +209,8 @@ def from_yaml(path: Path, otherwise: str = "default", typed: Mapping[str, Any] |
         top = content if isinstance(content, dict) else {}
         named, train, resources = top.get("preset", otherwise), top.get("train"), top.get("resources")
         if isinstance(resources, dict) and isinstance(nodes := resources.get("nodes"), str) and "-" in nodes:
+            if resources.get("least_nodes") is not None:
+                raise ValueError(f"resources.nodes {nodes} sets the least number of nodes, too: omit resources.least_nodes")
             resources["nodes"], resources["least_nodes"] = sizes_of(nodes)
         if isinstance(train, dict):  # epochs in the file unset the preset's steps, and the reverse
             for one, other in (("epochs", "steps"), ("steps", "epochs")):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
 
+from p2p_dist.common import files
 from p2p_dist.settings.values import NotNegative, Positive, PositiveNumber, Rule, check
 
 _TIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6})(?::([0-9]{1,6}))?(?::([0-9]{1,6}))?")
@@ -55,6 +56,14 @@ class Where:
     """Slurm account (project) that jobs are billed to"""
     partition: str | None = None
     """partition (or QoS that the site's file lists) of the training, or of the jobs of preprocess (default: the site's)"""
+
+    def from_any_folder(self) -> Self:
+        """Return the same with the paths of its files absolute."""
+
+        def absolute(path: str | None) -> str | None:
+            return str(files.expanded(path).absolute()) if path else path
+
+        return replace(self, site=absolute(self.site), container=absolute(self.container), overlay=absolute(self.overlay))
 
 
 @dataclass(frozen=True)

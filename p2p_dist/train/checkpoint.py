@@ -41,8 +41,10 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
         state: nested dictionaries and lists of tensors and numbers. generator: the weights to evaluate.
         about: further entries of meta.json.
     """
-    if (folder / rundir.step_name(step)).exists():
-        return
+    if (there := Checkpoint(folder / rundir.step_name(step), step)).path.exists():
+        if not there.is_kept:
+            return
+        _remove(there)  # its training state was removed, and the training has passed this step again
     with files.new_folder(folder / rundir.step_name(step)) as temporary:
         listed = {}
         with (temporary / STATE).open("wb") as file:
@@ -98,15 +100,21 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
         None if there is no checkpoint, because training has not started.
 
     Raises:
-        ValueError: all checkpoints are damaged. Training must not silently start from the beginning.
+        ValueError: all checkpoints are damaged, or lack their training state. Training must not silently start from the
+            beginning.
     """
-    damaged = False
+    damaged, stateless = False, 0
     for checkpoint in reversed(find(folder)):
         if checkpoint.is_kept:
+            stateless = max(stateless, checkpoint.step)
             continue
         try:
             checkpoint.check_whole()
-            return checkpoint.step, _load_state(checkpoint, needed)
+            state = _load_state(checkpoint, needed)
+            if stateless > checkpoint.step:
+                gone = f"the training state of step {stateless} ({STATE}) was removed"
+                console.complain(f"warning: {gone}: the training continues from step {checkpoint.step}")
+            return checkpoint.step, state
         except DamagedError as error:
             console.complain(f"warning: {error}; it is renamed to damaged-..., and an older checkpoint is used")
             checkpoint.set_aside()
@@ -114,6 +122,11 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
     if damaged or any(folder.glob("damaged-*")):
         raise ValueError(
             f"no valid checkpoint is left in {folder}, all are damaged: restore one, or start a new run with --run NAME"
+        )
+    if stateless:
+        raise ValueError(
+            f"the checkpoints in {folder} have no training state ({STATE}) any more, so the training can't continue: restore "
+            "that of the newest, or start a new run with --run NAME"
         )
     return None
 
@@ -210,11 +223,15 @@ def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
         if is_kept(checkpoint.step):
             (checkpoint.path / STATE).unlink(missing_ok=True)
         elif not is_leased(checkpoint):
-            # Rename before removing: a reader must see the whole folder or none.
-            gone = files.temporary_beside(checkpoint.path)
-            with contextlib.suppress(FileNotFoundError):  # an evaluation has set it aside
-                checkpoint.path.rename(gone)
-                shutil.rmtree(gone)
+            _remove(checkpoint)
+
+
+def _remove(checkpoint: Checkpoint) -> None:
+    """Remove a checkpoint. It is renamed first: a reader must see the whole folder or none."""
+    gone = files.temporary_beside(checkpoint.path)
+    with contextlib.suppress(FileNotFoundError):  # an evaluation has set it aside
+        checkpoint.path.rename(gone)
+        shutil.rmtree(gone)
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:

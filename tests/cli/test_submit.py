@@ -56,6 +56,39 @@ def test_a_file_that_names_a_preset_goes_over_that_one(place, tmp_path):
         submit.parse(["--config", str(file), "--preset", "small"])
 
 
+def test_songs_that_a_file_names_are_those_of_the_user(place, tmp_path):
+    """As with flags: the preset is not the demo's, and what contradicts itself is refused."""
+    file = tmp_path / "mine.yaml"
+    for text in ("data: {root: /songs}", "data: {shards: 'https://example.org/set'}"):
+        file.write_text(text)
+        assert submit.parse(["--config", str(file)])[0].settings.preset == "default"
+    for text, said in (
+        ("data: {root: ''}", "data.root is empty"),
+        ("data: {root: /songs, shards: /set}", "data.root names songs and data.shards a finished dataset: omit one of them"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            submit.parse(["--config", str(file)])
+        assert submit.parse(["--config", str(file), "--data", "/others"])[0].settings.data.root == "/others"
+    file.write_text("train: {seed: 3}")
+    assert submit.parse(["--config", str(file)])[0].settings.preset == "demo"
+    file.write_text("resources: {nodes: 1-4, least_nodes: 3}")
+    with pytest.raises(ValueError, match=r"1-4 sets the least number of nodes, too: omit resources\.least_nodes"):
+        submit.parse(["--config", str(file)])
+    file.write_text("- a\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: it must be"):
+        submit.parse(["--config", str(file)])
+
+
+def test_files_of_the_jobs_are_found_from_any_folder(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    typed = ["--site", "my.yaml", "--container", "~/image.sif", "--overlay", "more.sqsh"]
+    resources = submit.parse(["--preset", "tiny", *typed])[0].settings.resources
+    assert (resources.site, resources.container) == (str(tmp_path / "my.yaml"), "/home/me/image.sif")
+    assert resources.overlay == str(tmp_path / "more.sqsh")
+
+
 def test_the_preset_is_demo_without_songs_and_default_with_them(place, monkeypatch):
     assert submit.parse([])[0].settings.preset == "demo"
     assert submit.parse(["--data", "/songs"])[0].settings.preset == "default"
@@ -174,6 +207,9 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--max-gpu-hours", "0"], "max-gpu-hours must be greater than 0"),
         (["--cluster", "slurm", "--account", "a\n#SBATCH --wrap=x", "--dry-run"], "the preprocess job: account (--account"),
         (["--max-crash-restarts", "-1"], "max-crash-restarts must be 0 or more"),
+        (["--nodes", "1-4", "--least-nodes", "3"], "--nodes 1-4 sets the least number of nodes, too: omit --least-nodes"),
+        (["--preset", "tiny", "--data.mels", "16"], "data.mels 16: the discriminator needs at least 24"),
+        (["--preset", "tiny", "--site", "/x/caf\udce9.yaml", "--dry-run"], "is not UTF-8, so it can't be stored"),
     ],
 )
 def test_a_mistake_is_one_screen_with_exit_code_2_and_leaves_nothing(arguments, said, place):

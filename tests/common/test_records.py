@@ -225,6 +225,7 @@ def test_every_reader_has_one_error(whole, data):
         ("[" * 40 + "]" * 40, None, "nested more than 32 deep"),
         ("[" * 100_000, None, "nested too deep"),
         ('["\\ud800"]', None, "unpaired surrogate"),
+        ('["\\uD800"]', None, "unpaired surrogate"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, shape, said):
@@ -248,3 +249,8 @@ def test_neither_a_pipe_nor_a_folder_is_waited_for(tmp_path):
             records.read(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         records.read(tmp_path / "c.json")
+
+
+def test_bytes_that_are_not_utf_8_are_damaged():
+    with pytest.raises(DamagedError, match="x is damaged: it is not UTF-8 text"):
+        records.parse('{"a": 1}'.encode("utf-16"), where="x")

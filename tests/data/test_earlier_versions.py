@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import shutil
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_of_two_conversions_at_once_the_second_finds_it_done(old: Path, monkeypa
     with pytest.raises(ValueError, match="already has the current schema 4"):
         earlier_versions.convert(old)
     assert verify_dataset(old) == 39
+
+
+def test_without_locks_it_says_where_to_convert(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="copy the dataset to a local disk") as raised:
+        earlier_versions.convert(old)
+    assert raised.value.filename == str(old)
 
 
 def test_a_damaged_dataset_is_not_converted(old: Path) -> None:

@@ -63,6 +63,10 @@ def test_a_split_without_songs_is_named(copy: Path) -> None:
     manifests.write(copy, manifest)
     with pytest.raises(ValueError, match="no training songs"):
         Index(copy, "train")
+    for odd in (None, "index", {"": ""}, []):
+        manifests.write(copy, {**manifest, "splits": {**manifest["splits"], "": odd}})
+        with pytest.raises(ValueError, match=r"manifest\.json is damaged: it has other splits"):
+            manifests.read(copy)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The whole way on one machine, as a user types it: stopped, gone on, done, and with songs that can't be read."""
 
+import os
 import shlex
 import signal
 import subprocess
@@ -219,3 +220,38 @@ def test_the_last_line_of_a_failure_is_its_cause(tmp_path, monkeypatch, capsys, 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert local.run(run, None, None, "python launch/submit.py") == 1
     assert capsys.readouterr().err == ("error: a.tar is damaged\n" if after else "")
+
+
+@pytest.mark.parametrize("message", ["", None])
+def test_a_stage_that_is_killed_says_so_whatever_earlier_jobs_left(tmp_path, monkeypatch, capsys, message):
+    """Jobs of an array on Slurm left their outcomes; or a rank wrote one without a message before another was killed."""
+    run = rundir.RunDir(tmp_path / "run")
+    run.logs.mkdir(parents=True)
+    (run.logs / "preprocess.log").write_text("...\n")
+    with monkeypatch.context() as member:
+        member.setenv("SLURM_ARRAY_TASK_ID", "0")
+        run.write_outcome("preprocess", "done", "")
+
+    class Killed:
+        returncode = -signal.SIGKILL
+
+        def poll(self):
+            return self.returncode
+
+    def start(stage, run, *_):
+        if message is not None:
+            run.write_outcome(stage, "stopped", message)
+        return Killed()
+
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")  # of an array of the user's own
+    monkeypatch.setattr(local.child, "start", start)
+    monkeypatch.setattr(stages, "is_done", lambda *_: None)
+
+    class Owner:
+        descriptor = 0
+
+    assert local.run(run, 0, Owner(), "python launch/submit.py") == 1
+    assert "preprocess ended with 137" in capsys.readouterr().err
+    assert "SLURM_ARRAY_TASK_ID" not in os.environ and [one.name for one in run.outcomes("preprocess")] == [
+        "outcome-preprocess.json"
+    ] * (message is not None)

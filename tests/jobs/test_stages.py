@@ -20,6 +20,10 @@ def test_a_training_is_done_when_its_last_checkpoint_is_whole(run):
     (run.checkpoints / rundir.step_name(75) / checkpoints.STATE).unlink()
     assert [one.is_kept for one in checkpoints.find(run.checkpoints)] == [True, False]
     assert stages.is_done("train", run) == "90 steps"
+    (run.checkpoints / rundir.step_name(90) / checkpoints.STATE).unlink()
+    assert stages.is_done("train", run) == "90 steps", "it was trained to its end, and its state removed since"
+    (run.checkpoints / rundir.step_name(90) / checkpoints.GENERATOR).unlink()
+    assert stages.is_done("train", run) is None
 
 
 def test_only_a_run_with_a_sketch_has_the_stage_pattern(new_run):

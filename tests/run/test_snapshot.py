@@ -293,3 +293,16 @@ def test_a_local_stage_of_harmed_code_is_refused_in_words(run, tmp_path):
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "sitecustomize.py is no file of the copy" in done.stderr, done
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "pwned").exists()
+
+
+def test_links_of_weights_and_biases_are_its_own_and_others_beside_them_are_not(begun, tmp_path):
+    """If it failed: no run that it follows could be resumed, evaluated or requeued."""
+    inside = begun.path / "trackers" / "wandb" / "from-0" / "wandb"
+    inside.mkdir(parents=True)
+    (inside / "latest-run").symlink_to("offline-run-1")
+    rundir.check_own(begun)
+    for path in ("trackers/wandb/from-4", "trackers/wandb/latest", "trackers/from-0", "trackers/code"):
+        (begun.path / path).symlink_to(tmp_path)
+        with pytest.raises(ValueError, match=f"{path} is a link"):
+            rundir.check_own(begun)
+        (begun.path / path).unlink()

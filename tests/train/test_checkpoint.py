@@ -85,7 +85,8 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
         (path / checkpoint.META).unlink()
     else:
         (path / checkpoint.STATE).unlink()
-        assert checkpoint.load_newest(tmp_path) is None  # only the generator was kept
+        with pytest.raises(ValueError, match=r"have no training state \(state\.pt\) any more"):
+            checkpoint.load_newest(tmp_path)
         return
     for _ in range(2):  # also when it was set aside by an earlier start
         with pytest.raises(ValueError, match="all are damaged"):
@@ -134,6 +135,23 @@ def test_what_is_not_whole_is_set_aside_and_the_one_before_is_used(tmp_path, cap
     assert (tmp_path / "damaged-step-00000010").is_dir()
     write(tmp_path, 10)
     assert checkpoint.load_newest(tmp_path)[0] == 10
+
+
+def test_where_the_training_states_are_gone_nothing_begins_again(tmp_path, capsys):
+    """Somebody made room, or a file system removed what was not read for months: the generators are kept by their readers."""
+    for step in (5, 10, 15):
+        write(tmp_path, step)
+    (tmp_path / rundir.step_name(5) / checkpoint.STATE).unlink()  # as `prune` leaves it
+    assert checkpoint.load_newest(tmp_path)[0] == 15 and not capsys.readouterr().err
+    (tmp_path / rundir.step_name(15) / checkpoint.STATE).unlink()
+    assert checkpoint.load_newest(tmp_path)[0] == 10
+    assert "step 15 (state.pt) was removed: the training continues from step 10" in capsys.readouterr().err
+    write(tmp_path, 15, value=7)
+    assert checkpoint.load_newest(tmp_path)[1]["networks"]["weight"].eq(7).all(), "it is whole again"
+    for path in tmp_path.glob(f"*/{checkpoint.STATE}"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"have no training state \(state\.pt\) any more"):
+        checkpoint.load_newest(tmp_path)
 
 
 def test_damaged_generator_is_named(tmp_path):

@@ -721,3 +721,17 @@ def test_a_successor_is_told_though_who_waits_is_not_known(job, tmp_path):
     job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
     done = job.end(75)
     assert done.returncode == 75 and "are not known" in done.stdout and "job 8 continues" in done.stdout
+
+
+def test_an_environment_file_that_fails_is_named(tmp_path):
+    """Its last line may be a test that is false, which bash takes for a failure of the file."""
+    (tmp_path / "site").write_text('[ -n "" ] && export A=1\n')
+    command = ["bash", CHECKOUT / "hpc" / "rank.sh", "echo", "started"]
+    environment = {name: value for name, value in os.environ.items() if name != "P2P_CONTAINER"}
+    environment["P2P_ENVIRONMENT"] = str(tmp_path / "site")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert f"error: a command in {tmp_path}/site failed, so this process is not started" in done.stderr
+    (tmp_path / "site").write_text('[ -n "" ] && export A=1\ntrue\n')
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
