@@ -13,6 +13,12 @@ alone=-1 user=$(id -un)
 IFS=: read -r name _ number members <<<"$(trap "" USR1 USR2 TERM && getent group "$(getent passwd "$user" | cut -d : -f 4)")" || true
 if [ "$name" = "$user" ] && [[ ${members:-} == @(|"$user") ]]; then alone=$number; fi
 others=(! -user "$(id -u)" -o -perm /002 -o -perm /020 ! -gid "$alone")
+replaced=$(find "${run%/*}/" -maxdepth 0 ! -perm -1000 \( -perm /002 -o -perm /020 ! -gid "$alone" \) 2>&1) || true
+[ -z "$replaced" ] || {
+    printf 'error: other users can write in %s, so they could replace the run and its code: nothing was run\n' "${run%/*}" >&2
+    printf 'chmod +t %q, or use a folder of runs of your own\n' "${run%/*}" >&2
+    exit 2
+}
 wrong=$(trap "" USR1 USR2 TERM
     find "$run" -maxdepth 0 ! -user "$(id -u)" 2>&1
     find "$run/config.yaml" -maxdepth 0 \( "${others[@]}" \) 2>&1

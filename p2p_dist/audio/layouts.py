@@ -6,8 +6,9 @@ Only this module depends on these layouts. It does not decode songs, so it works
 from __future__ import annotations
 
 import itertools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -132,6 +133,8 @@ def _is_left_by_a_machine(path: Path) -> bool:
     """Like `is_passed_over`, or a name that only may be one (@name, #name, ~name) of something without sound."""
     if is_passed_over(path.name) or path.name[0] not in "@#~":
         return is_passed_over(path.name)
+    if not path.exists() or (path.is_dir() and not os.access(path, os.R_OK | os.X_OK)):
+        return False  # it may be a song, on a disk that is missing or of another user
     inside = listed(path)
     deeper = (found for folder in inside for found in listed(folder))
     return not any(map(_is_sound, itertools.chain([path], inside, deeper)))
@@ -223,8 +226,8 @@ def _songs_in(folder: Path, split: str) -> list[Source]:
             continue
         check_utf8(path)
         if (song := source_at(path, split)) is not None:
-            for pair in song.pairs:
-                check_utf8(pair)
+            for file in (*song.pairs, *song.sounds()):
+                check_utf8(file)
             songs.append(song)
         elif path.name.lower().endswith(PAIRS_SUFFIX):
             loose.append(path)
@@ -277,11 +280,30 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
 def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
     """List files that look like songs but are not used, so that they can be reported."""
     folders = [root] if split_by_title else list(split_folders(root).values())
-    loose = [path for folder in folders for path in listed(folder) if path.is_file()]
-    found = [path for path in loose if (_is_sound(path) or _is_download(path)) and not path.name.lower().endswith(SUFFIX)]
+    inside = [path for folder in folders for path in listed(folder)]
+    loose = [path for path in inside if path.is_file() and not path.name.lower().endswith((SUFFIX, PAIRS_SUFFIX))]
+    found = [path for path in loose if _is_sound(path) or _is_download(path)]
+    found += [path for path in inside if path.name.startswith(".") and is_passed_over(path.name) and bool(stem_files(path))]
     if not split_by_title:
         others = [path for path in listed(root) if path not in folders and not _is_left_by_a_machine(path)]
         found += [path for path in others if any(map(_has_stems, [path, *listed(path)]))]
+    return found
+
+
+def further_stems(songs: Iterable[Source]) -> list[Path]:
+    """List the sound files beside the stems of songs that are no stem of ours, nor the mixture: nothing hears them."""
+    found = []
+    for song in songs:
+        if song.table is None and song.stems and song.stem_file is None:
+            known = {path.name for path in song.sounds()}
+            found += [
+                path
+                for path in listed(song.path)
+                if path.suffix.lower() in (".wav", ".flac")
+                and _is_sound(path)
+                and path.name not in known
+                and path.stem.lower() not in (*STEMS, "mixture", "mix")
+            ]
     return found
 
 

@@ -291,6 +291,13 @@ def not_only_ours(path: Path) -> str | None:
     return None
 
 
+def others_can_rename_in(folder: Path) -> bool:
+    """Whether another user can rename or replace what lies in a folder: it is writable, without the sticky bit of /tmp."""
+    status = folder.stat()
+    writable = status.st_mode & 0o002 or (status.st_mode & 0o020 and not is_our_own_group(status.st_gid))
+    return bool(writable) and not status.st_mode & stat.S_ISVTX
+
+
 def _name_of(user: int) -> str:
     try:
         return pwd.getpwuid(user).pw_name

@@ -97,7 +97,7 @@ _INDEX = {"name": FILE, "bytes": COUNT, "sha256": _SHA256, "samples": COUNT}
 _PACKED = [(KEY, COUNT, COUNT, _SHA256)]
 """Of each song in a shard: its key, the byte at which it begins, its bytes, their sha256."""
 
-_SONGS = [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}]
+_SONGS = [{"name": str, "key": KEY, "seconds": float, "level?": Maybe(float), "same_as?": [str]}]
 _PART_OF_ROWS = {"songs": _SONGS, "shards": [_SHARD], "audio": [_SOUND], "samples": [None]}
 _PART = {
     "songs": _SONGS,

@@ -76,9 +76,11 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
 def readme(manifest: dict[str, Any]) -> str:
     """The text of README.md: what `datasets.load_dataset(FOLDER)` reads."""
     configs: list[dict[str, Any]] = []
-    for name, kind, pattern in (("pairs", "shards", "{}-*.tar"), ("audio", "audio", f"{manifests.AUDIO}/audio-{{}}-*.tar")):
+    for name, kind in (("pairs", "shards"), ("audio", "audio")):
         splits = [split for split, part in manifest["splits"].items() if part[kind]]
-        data_files = [{"split": _SPLITS.get(split, split), "path": pattern.format(split)} for split in splits]
+        # By name: where a dataset was uploaded again, files of the earlier one may lie beside them.
+        names = {split: [*manifests.files_of_part(manifest["splits"][split], kind)] for split in splits}
+        data_files = [{"split": _SPLITS.get(split, split), "path": names[split]} for split in splits]
         if splits:
             configs.append({"config_name": name, "default": name == "pairs", "data_files": data_files})
     head = yaml.safe_dump({"configs": configs}, sort_keys=False)
@@ -103,7 +105,8 @@ def _numbers(manifest: dict[str, Any], *, ready_made: bool) -> list[str]:
     lines = ["## What a number means", ""]
     lines += ["A sample is `KEY.npz` with the arrays `input` and `target` (channels, mels, frames), and `KEY.json`:", ""]
     lines += ["| field | meaning |", "| --- | --- |", "| song, split | title of the song, and the split that it belongs to |"]
-    lines += ["| window | number of the window in its song |"]
+    of_song = "number of the pair in its song, by the names of the files" if ready_made else "number of the window in its song"
+    lines += [f"| window | {of_song} |"]
     lines += ["| copy | 0 for the window itself, 1 and more for its augmented copies |"]
     if ready_made:
         lines += ["| file | the npz file that the pair was in |", ""]

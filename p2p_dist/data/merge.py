@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def merge(out: Path, data: Data, work: list[KeyedSong], left_out: list[tuple[str
         part = [record for record in finished if record["split"] == split]
         if any(record["shard"] for record in part):
             songs = [
-                {"name": r["song"], "key": r["key"], "seconds": r["seconds"]}
+                {"name": r["song"], "key": r["key"], "seconds": r["seconds"], "level": _level(r)}
                 | ({"same_as": titles} if split != "train" and (titles := same.get((split, r["key"]))) else {})
                 for r in part
             ]
@@ -85,12 +86,35 @@ def merge(out: Path, data: Data, work: list[KeyedSong], left_out: list[tuple[str
         "left_out": [{"song": name, "reason": why} for name, why in left_out],
         "splits": splits,
     }
+    _name_equal_titles(splits)
     for line in overlapping(content):
         console.complain(f"warning: {console.one_line(line)}; it is not evaluated unless --allow-overlap is given")
     files.write_text(out / "DATASET.md", card(content, finished))
     files.write_text(out / "README.md", readme(content))
     manifest.write(out, content)
     remove_others(out, work)
+
+
+def _name_equal_titles(splits: dict[str, Any]) -> None:
+    """Warn of held-out songs with the title of a training song and, as far as is known, other audio."""
+
+    def plain(song: dict[str, Any]) -> str:
+        return unicodedata.normalize("NFC", song["name"]).casefold()
+
+    trained = {plain(song) for song in splits.get("train", {"songs": []})["songs"]}
+    for split in ("valid", "test"):
+        for song in splits.get(split, {"songs": []})["songs"]:
+            if plain(song) in trained and "same_as" not in song:
+                title = console.one_line(song["name"])
+                console.complain(
+                    f"warning: {title} is in train and in {split}: if it is the same recording, remove one of them"
+                )
+
+
+def _level(record: Record) -> float | None:
+    """Return the level of a song's target relative to its input, dB; None where one is silent, or they are pictures."""
+    levels = record["levels"]
+    return None if None in levels.values() else levels["target"] - levels["input"]
 
 
 def _pack(out: Path, kind: str, part: list[Record], field: str, packed: Packed, most: float) -> list[Record]:

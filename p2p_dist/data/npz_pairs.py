@@ -38,6 +38,7 @@ def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{path}: not a pair of spectrograms ({error})") from error
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: {ARRAY} contains NaN or infinite values")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # another machine may have written it
     target, input = np.ascontiguousarray(array[: data.mels]), np.ascontiguousarray(array[data.mels :])
     return input[None], target[None]
 
@@ -55,5 +56,5 @@ def _check_header(file: IO[bytes], data: Data) -> None:
             f"{ARRAY} has shape {shape}, with data.mels {data.mels} and data.frames {data.frames} it must be {wanted}: "
             "the target above the input"
         )
-    if not np.issubdtype(dtype, np.floating):
-        raise ValueError(f"{ARRAY} is of {dtype}, not of floating point numbers (dB)")
+    if not np.issubdtype(dtype, np.floating) or dtype.itemsize > 8:
+        raise ValueError(f"{ARRAY} is of {dtype}, not of floating point numbers (dB) of 16, 32 or 64 bits")

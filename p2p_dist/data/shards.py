@@ -89,6 +89,12 @@ def preprocess_all(
         output_folder.refuse(root, out, data)
     if part is None or part[0] == 0:
         _name_overlooked(root, split_by_title)
+        if others := layouts.further_stems(item.source for item in work):
+            named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
+            console.complain(
+                f"warning: not heard in {root}: {console.one_line(named)}: add instruments besides drums, bass and vocals to "
+                "other.wav"
+            )
     claims: list[int] = []
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # always in the same order, to avoid a deadlock
@@ -221,10 +227,18 @@ def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> 
 
 
 def keyed_songs(root: Path, split_by_title: bool) -> list[KeyedSong]:
-    """Return the songs under `root`, each with its key."""
-    work = [KeyedSong(source) for source in layouts.find_songs(root, split_by_title)]
-    assert len({item.key for item in work}) == len(work)
-    return work
+    """Return the songs under `root`, each with its key.
+
+    Raises:
+        ValueError: two songs have one name.
+    """
+    work: dict[str, KeyedSong] = {}
+    for source in layouts.find_songs(root, split_by_title):
+        one = KeyedSong(source)
+        if (other := work.setdefault(one.key, one)) is not one:
+            named = " and ".join(str(path.relative_to(root)) for path in (other.source.path, source.path))
+            raise ValueError(f"{root} has two songs called {console.one_line(source.name)} ({named}): rename one")
+    return list(work.values())
 
 
 def _stands(root: Path, out: Path, data: Data) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from p2p_dist.common import files
@@ -32,7 +33,9 @@ def find(name: str, site: Path) -> str:
 def _not_trusted(file: Path) -> str | None:
     """Explain how somebody else than this user and the system's administrators could change a file of code; None if nobody."""
     real = file.resolve()
-    for path in (real, real.parent):
+    if file.is_symlink() and file.lstat().st_uid not in (os.geteuid(), 0):
+        return f"{file} is a link of another user's"
+    for path in (real, real.parent, file.parent.resolve()):
         status = path.stat()
         of_the_system = status.st_uid == 0 and not status.st_mode & 0o022
         if not of_the_system and (why := files.not_only_ours(path)):

@@ -327,6 +327,12 @@ def check_own(run: RunDir) -> None:
     Raises:
         ValueError: another user could have created or changed its folder, settings or code, or it contains a link.
     """
+    root = run.path.parent
+    if root.is_dir() and files.others_can_rename_in(root):
+        raise ValueError(
+            f"other users can write in {root}, so they could replace the run and its code: chmod +t {root}, or set "
+            "$P2P_RUNS to a folder of yours"
+        )
     whys = []
     if run.path.exists() and run.path.stat().st_uid != os.geteuid():  # who else may write in it, `begin` ends
         whys.append(f"{run.path} {files.not_only_ours(run.path)}")

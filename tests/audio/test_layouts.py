@@ -269,3 +269,21 @@ def test_numbered_pairs_of_a_folder_are_one_song(tmp_path: Path) -> None:
         (tmp_path / "train" / f"{name}.npz").touch()
     found = layouts.find_songs(tmp_path)
     assert {song.name: len(song.pairs) for song in found} == {"train": 3, "A": 2, "B": 4}
+
+
+def test_songs_that_are_not_used_and_stems_that_are_not_heard_are_named(tmp_path: Path) -> None:
+    def song(name: str, *stems: str) -> None:
+        (tmp_path / name).mkdir(parents=True)
+        for stem in stems or STEMS:
+            (tmp_path / name / f"{stem}.wav").write_bytes(b"x")
+
+    song("train/.38 Special")
+    song("train/One", *STEMS, "guitar", "mixture", "._drums")
+    song("train/Two")
+    (tmp_path / "train" / "#9 Dream").symlink_to(tmp_path / "gone")
+    (tmp_path / "train" / "pair-1.npz").write_bytes(b"x")
+    (tmp_path / "train" / "#recycle").symlink_to(tmp_path / "gone")
+    assert {path.name for path in layouts.overlooked(tmp_path)} == {".38 Special"}
+    songs = layouts.list_songs(tmp_path)
+    assert {one.name for one in songs} == {"One", "Two", "#9 Dream", "pair"}
+    assert [path.name for path in layouts.further_stems(songs)] == ["guitar.wav"]

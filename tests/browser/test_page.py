@@ -132,6 +132,24 @@ def test_another_song_plays_on_and_another_checkpoint_is_heard(tab: Tab) -> None
     assert tab.complaints() == []
 
 
+def test_a_blind_test_does_not_tell_by_the_figures_what_is_heard(tab: Tab) -> None:
+    tab.driver.find_element(By.CSS_SELECTOR, "#blind summary").click()
+    for name, version in (("blind-a", "mix (step 30)"), ("blind-b", "mix (step 60)")):
+        Select(tab.element(name)).select_by_visible_text(version)
+    before = tab.ask("return document.getElementById('figures').textContent + version()")
+    tab.driver.find_element(By.CSS_SELECTOR, "#blind-setup [type=submit]").click()
+    shown = tab.ask("return document.body.innerText")
+    heard = set()
+    for which in (0, 1):
+        tab.driver.find_element(By.CSS_SELECTOR, f'[data-hear="{which}"]').click()
+        heard |= set(tab.ask("return [...player.heard.keys()]"))
+        assert tab.ask("return document.body.innerText") == shown
+    assert {step_name(30), step_name(60)} < heard
+    tab.element("blind-stop").click()
+    assert tab.ask("return document.getElementById('figures').textContent + version()") == before
+    assert tab.complaints() == []
+
+
 def test_what_is_only_reported_opens(tab: Tab) -> None:
     summaries = [one for one in tab.driver.find_elements(By.TAG_NAME, "summary") if one.is_displayed()]
     assert len(summaries) == 4

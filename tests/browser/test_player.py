@@ -257,6 +257,9 @@ def test_a_blind_test_hides_counts_and_tells(tab: Tab, driver: webdriver.Chrome)
     tracks = set()
     for number in range(10):
         assert tab.element("blind-progress").text == f"Round {number + 1} of 10"
+        if number < 3:  # from the beginning, each time
+            tab.wait("return player.playing && !player.waiting && player.plan.length")
+            assert tab.ask("return player.plan[0].from") == 0
         seen = []
         for which in (0, 1):
             tab.driver.find_element(By.CSS_SELECTOR, f'[data-hear="{which}"]').click()
@@ -277,6 +280,16 @@ def test_a_blind_test_hides_counts_and_tells(tab: Tab, driver: webdriver.Chrome)
     assert [one["preferred"] for one in saved["rounds"]] == ["mix (take 1)"] * 8 + ["mix (take 2)", None]
     assert all({one["x"], one["y"]} == {"mix (take 1)", "mix (take 2)"} for one in saved["rounds"])
     assert sum(one["x"] == "mix (take 1)" for one in saved["rounds"]) == 5
+    assert tab.complaints() == []
+
+
+def test_another_version_right_after_a_seek_is_heard_from_there(tab: Tab) -> None:
+    tab.play()
+    tab.ask("player.seek(8); chooseVersion('input')")
+    tab.wait("return !player.waiting && player.plan.length && player.plan[0].from === 8")
+    assert tab.ask("return [...player.voices.keys()]") == ["input"]
+    tab.ask("player.seek(3); player.pause()")
+    assert tab.ask("return player.position()") == 3
     assert tab.complaints() == []
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from p2p_dist.cli import submit
 from p2p_dist.data import dataset as datasets
+from p2p_dist.data import npz_pairs
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Data
 
@@ -34,3 +35,16 @@ def test_pairs_without_sound_are_trained_on_and_what_is_left_out_is_said(
     assert "preprocess: already done (2 train songs in 4 windows, 1 test songs in 2 windows)" in shown
     run = rundir.RunDir(tmp_path / "runs" / "pairs")
     assert rundir.find_steps(run.checkpoints)[-1][0] == 4 and not run.page.exists()
+
+
+def test_pairs_of_another_machine_are_read_and_what_torch_can_not_hold_is_refused(tmp_path: Path) -> None:
+    data = Data(mels=32, frames=32, window_hop=8, representation="thesis")
+    values = np.random.default_rng(0).uniform(-80, 0, (64, 32))
+    for kind in (">f4", "<f2", ">f8"):
+        np.savez(tmp_path / "a.npz", values.astype(kind))
+        input, target = npz_pairs.read(tmp_path / "a.npz", data)
+        assert input.dtype.isnative and target.dtype.isnative and input.dtype.itemsize == int(kind[2])
+        np.testing.assert_array_equal(target[0], values.astype(kind)[:32])
+    np.savez(tmp_path / "a.npz", values.astype(np.longdouble))
+    with pytest.raises(ValueError, match=r"not of floating point numbers .* of 16, 32 or 64 bits"):
+        npz_pairs.read(tmp_path / "a.npz", data)

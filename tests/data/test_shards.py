@@ -302,3 +302,21 @@ def test_members_share_one_folder_alone(small: Data, tmp_path: Path, new_song: C
     new_song(tmp_path / "songs" / "train" / "a", seconds=1.0)
     with pytest.raises(AssertionError, match="last one"):
         shards.preprocess_all(tmp_path / "songs", [(tmp_path / "a", small), (tmp_path / "b", small)], 1, member=0)
+
+
+def test_two_songs_of_one_name_are_named(tmp_path: Path) -> None:
+    for name in ("z/train/001.npz", "z/train/train/001.npz", "z/test/a-1.npz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(tmp_path / name, np.zeros((64, 32)))
+    with pytest.raises(ValueError, match=r"z has two songs called train \(train and train/train\): rename one"):
+        shards.keyed_songs(tmp_path / "z", False)
+
+
+def test_a_held_out_song_with_the_title_of_a_training_song_is_named(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be the same recording, some milliseconds later."""
+    for number, name in enumerate(("train/Beyonc\u00e9", "train/Two", "test/beyonce\u0301")):
+        new_song(tmp_path / "songs" / name, seconds=2.0, seed=number)
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
+    assert "is in train and in test: if it is the same recording, remove one" in capsys.readouterr().err

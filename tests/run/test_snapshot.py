@@ -306,3 +306,21 @@ def test_links_of_weights_and_biases_are_its_own_and_others_beside_them_are_not(
         with pytest.raises(ValueError, match=f"{path} is a link"):
             rundir.check_own(begun)
         (begun.path / path).unlink()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_folder_of_runs_in_which_others_can_rename_is_refused(mode, begun):
+    """They could put another run, with other code, in the place of this one while its job runs."""
+    root = begun.path.parent
+    if mode == 0o775 and os.geteuid() == 0:
+        os.chown(root, -1, 4321)
+    root.chmod(mode)
+    with pytest.raises(ValueError, match=r"other users can write in .*/runs, so they could replace the run and its code"):
+        begin_run.begin(begun, SETTINGS, "songs")
+    for script in (batch_script(begun), template(begun)):
+        code, said, error = answer(script)
+        assert (code, said) == (2, "") and "other users can write in" in error and "chmod +t" in error
+    root.chmod(mode | 0o1000)  # as /tmp
+    begin_run.begin(begun, SETTINGS, "songs")
+    for script in (batch_script(begun), template(begun)):
+        assert answer(script)[:2] == (0, "would run\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +45,7 @@ BASELINES = {
 """Map name -> description, in the order of a table."""
 
 NO_BEATS = "the song has no steady beat"
+NO_LEVEL = "the dataset, which an earlier version made, does not tell how loud its stems are"
 _HITS = 8.0  # per second: three times as many as in the songs that the measures were tested on
 _BAR = 4  # beats
 _FAR = 20.0  # seconds
@@ -59,12 +60,12 @@ class Training:
     """Training data that the baselines use.
 
     songs: name, mel power (mels, frames) of the whole stem, and its beats. reason: why there are no songs, else "".
-    level: median level of the stems relative to the inputs, dB.
+    level: median level of the stems relative to the inputs, dB; None if the dataset does not tell it.
     """
 
     songs: list[tuple[str, np.ndarray, Beats]]
     reason: str
-    level: float
+    level: float | None
 
 
 def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
@@ -73,12 +74,12 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     Args:
         held_out: names of the evaluated songs; a training song with such a name is not used.
     """
-    finished = [record for path in sorted((dataset / PARTS).glob("train-*.json")) if (record := read_record(path))]
-    levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
-    level = float(np.median(levels)) if levels else 0.0
+    part = manifest.read(dataset)["splits"].get("train", {"songs": []})
+    level = _median_level(dataset, part)
     if data.representation == "thesis":
         return Training([], "the thesis's spectrograms hold the mix, not the stem", level)
-    part = manifest.read(dataset)["splits"].get("train", {"songs": []})
+    if "train" in data.elsewhere:
+        return Training([], "each node fetches the training shards by itself (data.stage), so they are not here", level)
     names = [song for song in part["songs"] if song["name"] not in held_out]
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
     songs = []
@@ -92,6 +93,18 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
         index.close()
     reason = "" if songs else "no training song with two bars, other than the measured song"
     return Training(songs, reason, level)
+
+
+def _median_level(dataset: Path, part: dict[str, Any]) -> float | None:
+    """Return the median level of the training stems relative to their inputs, dB; None if it is not known.
+
+    The records of the songs tell it; a dataset that was fetched has only the manifest.
+    """
+    finished = [record for path in sorted((dataset / PARTS).glob("train-*.json")) if (record := read_record(path))]
+    levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
+    if not finished:
+        levels = [song["level"] for song in part["songs"] if song.get("level") is not None]
+    return float(np.median(levels)) if levels else 0.0 if finished else None
 
 
 def _stem_of(index: Index, key: str, data: Data) -> np.ndarray | None:
@@ -238,6 +251,8 @@ def from_training(
         return NO_BEATS
     if not known.songs:
         return known.reason
+    if known.level is None:
+        return NO_LEVEL
     order = sorted(known.songs, key=lambda song: abs(np.log(song[2].bpm / beats.bpm)))
     _, power, source = order[1 if loop and len(order) > 1 else 0]
     held = _beats_in(power, source, data)

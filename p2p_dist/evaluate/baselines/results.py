@@ -102,9 +102,13 @@ def stems_of(
     pitched = "the stem is pitched, so drums do not apply" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input
     yield baseline_stems.SILENCE, np.zeros_like(input)
-    yield baseline_stems.NOISE, baseline_stems.noise_hits(input, rate, level, key)
+    noise = baseline_stems.NO_LEVEL if level is None else baseline_stems.noise_hits(input, rate, level, key)
+    yield baseline_stems.NOISE, noise
     for name, beats in ((baseline_stems.GRID_TRACKED, tracked), (baseline_stems.GRID_KNOWN, true)):
-        grid = baseline_stems.NO_BEATS if beats is None else baseline_stems.rock_grid(input, rate, beats, level)
+        if level is None:
+            grid: Stem = baseline_stems.NO_LEVEL
+        else:
+            grid = baseline_stems.NO_BEATS if beats is None else baseline_stems.rock_grid(input, rate, beats, level)
         yield name, pitched or grid
     yield (
         baseline_stems.FAR,

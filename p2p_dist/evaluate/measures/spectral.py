@@ -123,11 +123,14 @@ def checkerboard(got: np.ndarray, wanted: np.ndarray) -> float | None:
         got, wanted: dB (mels, frames) with the frames of the network's spectrograms.
 
     Returns:
-        None if one of them is silent or constant, or if they are shorter than 64 frames.
+        None if one of them is silent or constant (but for its last frames, which no piece has), or if they are shorter than 64
+        frames.
     """
     floor = wanted.max() - RANGE
     both = [_at_periods(np.maximum(db, floor)) for db in (got, wanted)]
-    return None if both[0] is None or both[1] is None else float((both[0] / both[1]).max())
+    if both[0] is None or both[1] is None or not (both[1] > 0).all():
+        return None
+    return float((both[0] / both[1]).max())
 
 
 def _at_periods(db: np.ndarray) -> np.ndarray | None:

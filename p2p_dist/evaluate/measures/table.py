@@ -105,7 +105,11 @@ def _chroma(which: int, stem: Stem, truth: Truth) -> float | str:
 
 def _checkerboard(stem: Stem, truth: Truth) -> float | str:
     ratio = spectral.checkerboard(stem.picture, truth.picture)
-    return (STEM_SILENT if stem.silent else "shorter than 64 frames of the pictures") if ratio is None else ratio
+    return (
+        (STEM_SILENT if stem.silent else "shorter than 64 frames of the pictures, or silent but for their end")
+        if ratio is None
+        else ratio
+    )
 
 
 _POSITIVE, _SHARE, _COSINE = (0.0, math.inf), (0.0, 1.0), (-1.0, 1.0)

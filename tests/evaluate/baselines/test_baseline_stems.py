@@ -1,6 +1,7 @@
 """Baselines are what they say: at their level, on their beats, from where they come, or absent with a reason."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.spectrogram import mel_power
 from p2p_dist.common import files, records
-from p2p_dist.data import shards
+from p2p_dist.data import manifest, shards
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures import truth as truths
@@ -166,6 +167,20 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     assert min(abs(ratio - r) for r in (0.75, 1.0, 4 / 3, 1.5)) < 0.03, beats
     finished = [records.read(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
     assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in finished])) and len(finished) == 2
+    away = tmp_path / "fetched"  # a dataset that was fetched has no records of songs
+    shutil.copytree(tmp_path / "out", away, ignore=shutil.ignore_patterns("parts"))
+    assert baseline_stems.training(away, data, {"five"}).level == known.level
+    for path in away.glob("train-*.tar"):
+        path.unlink()
+    by_node = dataclasses.replace(data, root=None, shards="https://example.org/set", stage="node")
+    fetched = baseline_stems.training(away, by_node, {"five"})
+    assert fetched.level == known.level and not fetched.songs and "fetches the training shards by itself" in fetched.reason
+    content = manifest.read(away)
+    for song in content["splits"]["train"]["songs"]:
+        del song["level"]
+    manifest.write(away, content)
+    earlier = baseline_stems.training(away, by_node, {"five"})
+    assert earlier.level is None, "of an earlier version"
     silent, sounding = sorted((tmp_path / "out" / "parts").glob("train-*.json"))
     content = records.read(silent)
     files.write_json(silent, files.sealed({**content, "levels": {**content["levels"], "target": None}}))

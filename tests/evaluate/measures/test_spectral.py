@@ -92,6 +92,9 @@ def test_a_checkerboard_is_found_at_its_period_and_noise_has_none():
     assert spectral.checkerboard(wanted, wanted) == pytest.approx(1)
     assert spectral.checkerboard(plain[:, :50], wanted[:, :50]) is None
     assert spectral.checkerboard(np.full_like(wanted, -200), wanted) is None
+    late = np.full_like(wanted, -200)
+    late[:, -40:] = 0  # after the last whole piece of 256 frames
+    assert spectral.checkerboard(plain, late) is None and spectral.checkerboard(late, late) is None
 
 
 def test_what_is_left_alone_shows_what_a_mix_changed_there():

@@ -156,7 +156,17 @@ def test_a_file_of_shell_lines_that_others_can_write_is_not_run(site_file, tmp_p
     lines.rename(tmp_path / "real.sh")
     lines.symlink_to(tmp_path / "real.sh")
     assert site.load_site("slurm", file).environment == str(lines), "a link of one's own"
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "lines.sh").symlink_to(lines)
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ValueError, match="open is writable by everybody"):  # others could make the link lead elsewhere
+        site.load_site("slurm", site_file(f"environment: {tmp_path}/open/lines.sh"))
     if os.geteuid() == 0:
+        os.lchown(lines, 12345, -1)
+        file = site_file("environment: lines.sh")
+        with pytest.raises(ValueError, match="is a link of another user's"):
+            site.load_site("slurm", file)
+        os.lchown(lines, 0, -1)
         os.chown(tmp_path / "real.sh", 12345, -1)
         with pytest.raises(ValueError, match="belongs to user 12345, not to root"):
             site.load_site("slurm", file)

@@ -60,10 +60,10 @@ function openSong() {
   if (playing) player.play();
 }
 
-// What is likely to be asked for next: the other versions, then the neighbours among the choices.
+// What is likely to be asked for next: the other versions, then the nearest choices, as many as stay decoded.
 function prepare() {
   const near = content.choices.map((one, at) => [Math.abs(at - state.choice), one.track]).sort((a, b) => a[0] - b[0]).map((one) => one[1]);
-  const wanted = ["input", choice().track, "target", "ceiling", ...near];
+  const wanted = ["input", choice().track, "target", "ceiling", ...near.slice(0, 12)];
   player.prepare([...new Set(wanted)].filter((track) => track in song().tracks));
 }
 

@@ -65,6 +65,7 @@ class Player {
   async choose(heard) {
     this.heard = heard;
     if (!this.playing) return;
+    if (this.waiting) return this.begin(this.aim);  // it goes where the last command wanted it
     const turn = ++this.turn;
     if (!this.plan.length) return this.begin(this.at);
     // All that is planned must be there in the new tracks, too.
@@ -92,7 +93,7 @@ class Player {
 
   pause() {
     if (!this.playing) return;
-    this.at = this.position();
+    this.at = this.waiting ? this.aim : this.position();
     this.halt();
     this.changed();
   }
@@ -129,6 +130,7 @@ class Player {
     }
     this.context.resume();
     this.waiting = true;
+    this.aim = at;              // the position that it waits for
     this.changed();
     try {
       await this.decoded(at, this.heard);
