@@ -80,6 +80,15 @@ def test_a_dataset_of_a_server_is_trained_on_and_each_node_fetches_its_shards_on
     assert noted["manifest"] == manifest.identity(content) and run.dataset_record() == noted, "the training notes it, too"
 
 
+def test_what_each_node_fetches_by_itself_is_not_needed_to_evaluate(place, typed, tiny_shards):
+    line = ("--data.shards", str(tiny_shards), "--preset", "tiny", "--run", "far", "--data.stage", "disk", "--train.steps", "2")
+    printed = typed(*line)
+    run = rundir.find("far")
+    assert run.page.is_file(), printed
+    baselines = records.read(run.evaluations / "baselines.json")["splits"]["test"]
+    assert baselines["rows"]["noise hits"]["mean"]["level_error"] is not None
+
+
 @pytest.fixture
 def begun(place, monkeypatch):
     """`begun(address, **data)`: a run on a dataset there, as the launcher begins it, and its settings."""
