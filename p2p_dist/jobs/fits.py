@@ -16,6 +16,27 @@ from p2p_dist.settings.resources import sizes_in_words
 
 GB = 1_000_000_000
 
+LEAST_PICTURE = 24
+"""Fewest mel bins or frames to train with: the discriminator halves them three times and takes off two."""
+
+
+def check_pictures(settings: Config) -> None:
+    """Check that the networks can be trained with pictures of this size.
+
+    Raises:
+        ValueError: they are too small for the discriminator, or for the norm of the generator's deepest level.
+    """
+    data, model = settings.data, settings.model
+    for name in ("mels", "frames"):
+        if getattr(data, name) < LEAST_PICTURE:
+            raise ValueError(f"data.{name} {getattr(data, name)}: the discriminator needs at least {LEAST_PICTURE}")
+    channels = min(model.channels * 2 ** (model.depth - 1), model.max_channels)
+    if model.norm == "group" and data.mels == data.frames == 2**model.depth and math.gcd(8, channels) == channels:
+        raise ValueError(
+            f"model.depth {model.depth} leaves one bin of {channels} channels at the deepest level, which group norm can't "
+            "normalise: give a smaller model.depth, or more channels"
+        )
+
 
 def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: str | None) -> list[str]:
     """Check that a run fits the songs, processes, memory and disk. Writes nothing.
@@ -30,6 +51,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
         ValueError: it could not finish. The message says what to change, and to what.
         OSError: the folder of runs or shards can't be written to; or no dataset in the folder of data.shards.
     """
+    check_pictures(settings)
     check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
     if settings.model.sketch:
         check_sketched_songs(settings.data, settings.train)

@@ -120,7 +120,11 @@ def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[st
     except subprocess.TimeoutExpired:
         return [], "no answer within two minutes"
     if (answer := re.search("^missing:(.*)$", done.stdout, re.MULTILINE)) is None:
-        return [], (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+        # After what went wrong in the environment file, rank.sh says that it did.
+        said = done.stderr.splitlines()
+        return [], (
+            [line for line in said if not line.startswith("error: a command in ")] or said or [f"exit code {done.returncode}"]
+        )[-1]
     return answer[1].split(), ""
 
 

@@ -6,7 +6,6 @@ at every start. Precedence: defaults < preset < YAML file < flags.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,9 +23,6 @@ from p2p_dist.settings.tasks import TASKS as TASKS
 from p2p_dist.settings.tasks import parse_task as parse_task
 from p2p_dist.settings.train import Train as Train
 from p2p_dist.settings.values import check
-
-LEAST_PICTURE = 24
-"""Fewest mel bins or frames: the discriminator halves them three times and takes off two."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +47,6 @@ class Config:
                     f"data.{name} {getattr(self.data, name)} cannot be halved {self.model.depth} times (model.depth): "
                     f"give a multiple of {step}"
                 )
-            if getattr(self.data, name) < LEAST_PICTURE:
-                raise ValueError(f"data.{name} {getattr(self.data, name)}: the discriminator needs at least {LEAST_PICTURE}")
-
-        channels = min(self.model.channels * 2 ** (self.model.depth - 1), self.model.max_channels)
-        if self.model.norm == "group" and self.data.mels == self.data.frames == step and math.gcd(8, channels) == channels:
-            raise ValueError(
-                f"model.depth {self.model.depth} leaves one bin of {channels} channels at the deepest level, which group norm "
-                "can't normalise: give a smaller model.depth, or more channels"
-            )
 
     def _check_sketch(self) -> None:
         """Check that there can be sketches of what is to be made."""

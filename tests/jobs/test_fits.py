@@ -270,3 +270,30 @@ def test_an_image_that_was_typed_has_to_be_there_in_a_dry_run_too(place, capsys)
     mine.write_text(text.replace("container: containers/p2p_dist.sif", "container: containers/none.sif"))
     assert dry_run(place, "--cluster", "slurm", "--site", str(mine), "--account", "a") == 0
     assert "# note: the image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "why"),
+    [
+        (
+            config.Model(depth=3),
+            config.Data(mels=16, frames=32, window_hop=8),
+            r"data\.mels 16: the discriminator needs at least 24",
+        ),
+        (
+            config.Model(depth=3),
+            config.Data(mels=32, frames=16, window_hop=8),
+            r"data\.frames 16: the discriminator needs at least 24",
+        ),
+        (
+            config.Model(depth=5, max_channels=8),
+            config.Data(mels=32, frames=32, window_hop=8),
+            "leaves one bin of 8 channels .*group norm",
+        ),
+    ],
+)
+def test_pictures_that_the_networks_cannot_take_are_refused(model, data, why):
+    with pytest.raises(ValueError, match=why):
+        fits.check_pictures(config.Config(model=model, data=data))
+    data = dataclasses.replace(data, mels=32, frames=64)
+    fits.check_pictures(config.Config(model=dataclasses.replace(model, max_channels=16), data=data))

@@ -41,17 +41,3 @@ def test_what_needs_a_sketch_says_so(name):
     with pytest.raises(ValueError, match=f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch"):
         Model(**{name: True})
     assert Model(sketch=True, beat_phase=True).guide_channels(2) == 4
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "why"),
-    [
-        (Model(depth=3), Data(mels=16, frames=32, window_hop=8), r"data\.mels 16: the discriminator needs at least 24"),
-        (Model(depth=3), Data(mels=32, frames=16, window_hop=8), r"data\.frames 16: the discriminator needs at least 24"),
-        (Model(depth=5, max_channels=8), Data(mels=32, frames=32, window_hop=8), "leaves one bin of 8 channels .*group norm"),
-    ],
-)
-def test_pictures_that_the_networks_cannot_take_are_refused(model, data, why):
-    with pytest.raises(ValueError, match=why):
-        Config(model=model, data=data)
-    Config(model=dataclasses.replace(model, max_channels=16), data=dataclasses.replace(data, mels=32, frames=64))
