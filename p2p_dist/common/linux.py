@@ -11,8 +11,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 PROC = Path("/proc")
 """What the kernel tells of processes and of the machine, proc(5). Only Linux has it."""
@@ -46,12 +48,27 @@ def _die_after(parent: int, number: int) -> None:
 
 @contextlib.contextmanager
 def blocked(numbers: Iterable[int]) -> Iterator[None]:
-    """Block signals for this thread until the end of the block, however it ends. A process that starts in it inherits this."""
+    """Block signals for this thread until the end of the block, however it ends. A process that starts in it inherits this.
+
+    In the main thread their handlers wait, too: another thread, such as one of a library, may receive the signal, and Python
+    then calls the handler here.
+    """
+    numbers, noted = tuple(numbers), list[tuple[int, FrameType | None]]()
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, lambda *one: noted.append(one))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, frame in noted[:1]:
+            handlers[number](number, frame)
 
 
 def read_at(descriptor: int, views: Sequence[memoryview], offset: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 import time
 
 import pytest
@@ -38,6 +39,28 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once():
         linux.die_with_parent(signal.SIGTERM, parent=1 if os.getppid() != 1 else 2)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_a_signal_that_another_thread_receives_waits_too():
+    """A library's thread does not block it, so Ctrl-C ended a command while it was starting its workers."""
+    over, told = threading.Event(), []
+    thread = threading.Thread(target=over.wait)
+    thread.start()  # before the block: the kernel gives it the signal
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
+    try:
+        with linux.blocked([signal.SIGUSR1]):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for _ in range(20):
+                time.sleep(0.01)
+            assert told == []
+        assert told == [signal.SIGUSR1]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.1)
+        assert told == [signal.SIGUSR1] * 2
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_signals_are_blocked_as_long_as_asked_for_and_no_other_is_unblocked():
