@@ -209,7 +209,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--max-crash-restarts", "-1"], "max-crash-restarts must be 0 or more"),
         (["--nodes", "1-4", "--least-nodes", "3"], "--nodes 1-4 sets the least number of nodes, too: omit --least-nodes"),
         (["--preset", "tiny", "--data.mels", "16"], "data.mels 16: the discriminator needs at least 24"),
-        (["--preset", "tiny", "--site", "/x/caf\udce9.yaml", "--dry-run"], "is not UTF-8, so it can't be stored"),
+        (["--preset", "tiny", "--site", "/x/\udce9.yaml", "--dry-run"], "is not UTF-8, so it can't be stored"),
     ],
 )
 def test_a_mistake_is_one_screen_with_exit_code_2_and_leaves_nothing(arguments, said, place):

@@ -237,12 +237,12 @@ def test_what_a_file_server_keeps_is_no_song_and_a_title_may_begin_with_dots(tmp
 
 
 def test_a_link_to_a_folder_elsewhere_is_named_not_passed_over(tmp_path):
-    for name in ("lib/a.mp3", "lib/b.caf", "elsewhere/c.mp3"):
+    for name in ("lib/a.mp3", "lib/b.aifc", "elsewhere/c.mp3"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "lib" / "there").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "lib" / "again").symlink_to(tmp_path / "lib")  # its songs are found already
     found = [one.source for one in request.find([tmp_path / "lib"], tmp_path / "out")]
-    assert {str(path.relative_to(tmp_path / "lib")) for path in found} == {"a.mp3", "b.caf", "there"}
+    assert {str(path.relative_to(tmp_path / "lib")) for path in found} == {"a.mp3", "b.aifc", "there"}
     with pytest.raises(ValueError, match="there is a link to a folder, which is not followed"):
         request.requested(tmp_path / "lib" / "there", "0", request.Options())
