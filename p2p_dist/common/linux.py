@@ -55,13 +55,13 @@ def blocked(numbers: Iterable[int]) -> Iterator[None]:
     """
     numbers, noted = tuple(numbers), list[tuple[int, FrameType | None]]()
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in numbers:
-            if callable(handler := signal.getsignal(number)):
-                handlers[number] = handler
-                signal.signal(number, lambda *one: noted.append(one))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                if callable(handler := signal.getsignal(number)):
+                    handlers[number] = handler
+                    signal.signal(number, lambda *one: noted.append(one))
         yield
     finally:
         for number, handler in handlers.items():

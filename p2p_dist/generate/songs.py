@@ -20,11 +20,14 @@ import torch
 
 from p2p_dist.audio import decode, sound_file
 from p2p_dist.audio.beats import told_tempo
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, linux
 from p2p_dist.generate import request, song
 from p2p_dist.generate.model import Model
 from p2p_dist.generate.request import Options, Place, Song
 from p2p_dist.run import lock
+
+_REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask for a stop."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def _requests_to_stop() -> Iterator[Callable[[], None]]:
             raise KeyboardInterrupt
 
     before, noted = {}, {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in _REQUESTS:
         if callable(handler := signal.getsignal(number)):
             before[number], noted[number] = handler, noting(handler)
             signal.signal(number, noted[number])
@@ -189,10 +192,12 @@ def _alone(place: Place, stem: str) -> Iterator[bool]:
     place.folder.mkdir(parents=True, exist_ok=True)
     path = place.folder / f"{files.TEMPORARY}{place.name}"
     descriptor: int | None = None
+    ours = False
     try:
         descriptor = files.open_ours(path, os.O_RDWR)
         locked = _lock(descriptor, path)
-        if locked is False:
+        ours = locked is not False
+        if not ours:
             yield False
             return
         kinds = "|".join([*sound_file.FORMATS, "mid"])
@@ -203,12 +208,13 @@ def _alone(place: Place, stem: str) -> Iterator[bool]:
                 left.unlink(missing_ok=True)
         yield True
     finally:  # also where a request to stop came before the file was open, or locked
-        descriptor = files.open_ours(path, os.O_RDWR) if descriptor is None else descriptor
-        if _lock(descriptor, path) is not False:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # empty if the song failed
-                place.folder.rmdir()
-        os.close(descriptor)
+        with linux.blocked(_REQUESTS):
+            descriptor = files.open_ours(path, os.O_RDWR) if descriptor is None else descriptor
+            if ours or _lock(descriptor, path) is not False:
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # empty if the song failed
+                    place.folder.rmdir()
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path) -> bool | None:
