@@ -246,7 +246,9 @@ def names_songs(path: Path, *, typed: bool) -> bool:
     data = content.get("data") if isinstance(content, dict) else None
     root, shards = (data.get("root"), data.get("shards")) if isinstance(data, dict) else (None, None)
     if root == "" and not typed:
-        raise ValueError(f"{path}: data.root is empty: specify the folder of songs, or omit it to use the example")
+        raise ValueError(
+            f"{path}: data.root is empty: name the folder of your songs, or remove data.root to train on the example song"
+        )
     if root and shards and not typed:
         raise ValueError(f"{path}: data.root names songs and data.shards a finished dataset: omit one of them")
     return bool(root or shards)

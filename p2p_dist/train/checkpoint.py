@@ -126,7 +126,7 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
     if stateless:
         raise ValueError(
             f"the checkpoints in {folder} have no training state ({STATE}) any more, so the training can't continue: restore "
-            "that of the newest, or start a new run with --run NAME"
+            "this file in the newest one, or start a new run with --run NAME"
         )
     return None
 
