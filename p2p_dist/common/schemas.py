@@ -194,6 +194,11 @@ _OF_DRUMMER = {"bytes": COUNT, "sha256": _SHA256}
 DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safetensors": _OF_DRUMMER}})
 """drummer.json, see generate/drummer.py."""
 
+_BY_CLASS = {str: Maybe(float)}
+
+PATTERN_MEASURES = Kind(1, {"songs": [str], "true": _BY_CLASS, "heard": _BY_CLASS})
+"""pattern/measures.json, see `measure` of generate/pattern_stage.py: correlations by class, with either beats."""
+
 # Evaluations.
 
 _ROW = {str: Maybe(float)}

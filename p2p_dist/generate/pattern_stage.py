@@ -7,6 +7,7 @@ RUN/pattern/finished/    an empty file for each piece of work that is finished, 
                          a job that is stopped and started sees progress
 RUN/pattern/guides/      sketches of the training songs, see data/guides.py
 RUN/pattern/drummer.json and its files, see drummer.py
+RUN/pattern/measures.json  how well the pattern network predicts the validation songs, if there are any, see `measure`
 
 What is known of a song, and a network trained on the same songs, is not made again. A training goes on from its last state,
 exactly as if it had not stopped. Sketches take seconds, and are made together.
@@ -35,7 +36,7 @@ from p2p_dist.audio.drum_classes import CLASSES, Onset
 from p2p_dist.audio.pattern_features import FRAME, SOUND, pattern_features
 from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.audio.strokes import Bank, Kit
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.workers import each
 from p2p_dist.data import guides, manifest, packing, pairs
 from p2p_dist.data.augment import random_for
@@ -82,7 +83,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         ValueError: songs have no audio, have changed since their shards were made, or hold no drums.
         OSError: the machine refused, for instance a full disk; what is finished stays.
     """
-    songs = training_songs(run, config)
+    songs, unseen = training_songs(run, config), validation_songs(run, config)
     folders = {name: run.pattern / name for name in ("songs", "networks", "guides", "finished")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         files.remove_garbage(folder)
     steps = config.train.pattern_steps
     count = 3 if config.train.predicted_strokes else 1
-    with console.Progress("pattern", 2 * len(songs) + count * steps, start=None, status=run.status) as progress:
+    once = 2 * len(songs) + len(unseen)  # pieces of work beside the steps
+    with console.Progress("pattern", once + count * steps, start=None, status=run.status) as progress:
         done = 0
 
         def on_done(note: str, count: int, piece: str = "") -> None:
@@ -100,12 +102,13 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             if piece:
                 note_finished(folders["finished"], piece)
 
-        paths = {song.key: place_of(folders["songs"], song, config) for song in songs}
+        heard = [*songs, *unseen]
+        paths = {song.key: place_of(folders["songs"], song, config) for song in heard}
         each(
             prepare,
-            [(song, paths[song.key], config) for song in songs],
+            [(song, paths[song.key], config) for song in heard],
             workers,
-            lambda n, is_new: on_done(songs[n].source.name, 1, f"song-{paths[songs[n].key].stem}" if is_new else ""),
+            lambda n, is_new: on_done(heard[n].source.name, 1, f"song-{paths[heard[n].key].stem}" if is_new else ""),
             requests=_REQUESTS,
             begin=_one_thread,
         )
@@ -114,18 +117,21 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         halves = {}
         if config.train.predicted_strokes and len(playing) > 1:
             halves = {"even": playing[::2], "odd": playing[1::2]}
-        progress.total = 2 * len(songs) + (1 + len(halves)) * steps
+        progress.total = once + (1 + len(halves)) * steps
         networks = {
             name: train_network(folders["networks"], name, [paths[song.key] for song in part], config, on_done)
             for name, part in {"all": playing, **halves}.items()
         }
+        measured = measure(networks["all"], {song.source.name: paths[song.key] for song in unseen})
+        if measured:
+            records.write(run.pattern_measures, schemas.PATTERN_MEASURES, measured)
         drums = Drummer(networks["all"], bank, config.data, config.model)
         # Predicted by the network of the other half, which did not see the song.
         other = {song.key: networks["odd" if name == "even" else "even"] for name, part in halves.items() for song in part}
         jobs = [
             (song, paths[song.key], config, drums.bank.rates, other.get(song.key, drums.network).state_dict()) for song in songs
         ]
-        whose = files.digest([[path.name for path in paths.values()], steps, config.train.seed])[:12]
+        whose = files.digest([[paths[song.key].name for song in songs], steps, config.train.seed])[:12]
 
         def on_sketch(number: int, _: dict[str, Any]) -> None:
             on_done(songs[number].source.name, 1)
@@ -137,7 +143,10 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
         variants = guides.variants_of(config.train)
-        guides.write_record(folders["guides"], variants, width, dict(zip(paths, entries, strict=True)), training)
+        by_key = {song.key: entry for song, entry in zip(songs, entries, strict=True)}
+        guides.write_record(folders["guides"], variants, width, by_key, training)
+    if measured:
+        console.say(in_words(measured))
 
 
 def note_finished(folder: Path, piece: str) -> None:
@@ -168,15 +177,9 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
             f"{run.shards} has no training songs to sketch: add songs to the folder train/ of --data, or repair those that "
             "were left out, and run the launch command again"
         )
-    found = {
-        song.key: song
-        for song in keyed_songs(Path(config.data.root), config.data.split_by_title)
-        if song.source.split == "train"
-    }
-    songs, packed = [], packing.packed(run.shards)
-    for listed in part["songs"]:
-        song = found.get(listed["key"])
-        if song is None or song.finished(run.shards, config.data, packed) is None:
+    songs = []
+    for listed, song in _listed_songs(run, config, "train"):
+        if song is None:
             raise ValueError(
                 f"{config.data.root}: the training song {console.one_line(listed['name'])} is not the one that "
                 f"{run.shards.name} was made of: sketches need the songs themselves; put it back, or start a new run with "
@@ -185,6 +188,24 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
         if song.source.pairs:
             raise ValueError(f"{song.source.path} holds spectrograms without audio, and model.sketch needs audio: leave it out")
         songs.append(song)
+    return songs
+
+
+def validation_songs(run: RunDir, config: Config) -> list[KeyedSong]:
+    """Return the validation songs of the run that are here, unchanged and with audio: they are only measured."""
+    return [song for _, song in _listed_songs(run, config, "valid") if song is not None and not song.source.pairs]
+
+
+def _listed_songs(run: RunDir, config: Config, split: str) -> list[tuple[dict[str, Any], KeyedSong | None]]:
+    """Return the songs of a split as the manifest lists them, each with the song itself; None if that is missing or changed."""
+    assert config.data.root is not None
+    every = keyed_songs(Path(config.data.root), config.data.split_by_title)
+    found, packed = {song.key: song for song in every if song.source.split == split}, packing.packed(run.shards)
+    songs = []
+    for listed in manifest.read(run.shards)["splits"].get(split, {"songs": []})["songs"]:
+        song = found.get(listed["key"])
+        stands = song is not None and song.finished(run.shards, config.data, packed) is not None
+        songs.append((listed, song if stands else None))
     return songs
 
 
@@ -330,6 +351,43 @@ def pair_of(song: Known) -> Song:
     """Return what a pattern network learns from a song. The features are float16, as they are kept: half the memory."""
     features = song.true.features
     return features.astype(np.float16), drum_classes.activations(song.onsets, features.shape[1], FRAME)
+
+
+def measure(network: Pattern, songs: dict[str, Path]) -> dict[str, Any]:
+    """Measure the activations that a network predicts of songs that it was not trained on, with the beats of their drums, and
+    with those that are heard in their inputs.
+
+    Args:
+        songs: title -> path of `prepare`.
+
+    Returns:
+        songs: titles of those that have drums; true, heard: class -> correlation over time of predicted and true activations,
+        the mean over the songs in which the class plays, None if it plays in none. `all` is the sum of the classes.
+        Empty if no song has drums.
+    """
+    known = {title: one for title, path in songs.items() if (one := read(path)).onsets}
+    found: dict[str, Any] = {"songs": list(known)}
+    for name in ("true", "heard"):
+        by_class: dict[str, list[float]] = {kind: [] for kind in (*CLASSES, "all")}
+        for one in known.values():
+            features = getattr(one, name).features
+            curves = predict(network, features)[:-1], drum_classes.activations(one.onsets, features.shape[1], FRAME)[:-1]
+            predicted, true = (np.concatenate([part, part.sum(axis=0, keepdims=True)]) for part in curves)
+            for kind, a, b in zip(by_class, predicted, true, strict=True):
+                if b.any():
+                    by_class[kind].append(float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 else 0.0)
+        found[name] = {kind: float(np.mean(values)) if values else None for kind, values in by_class.items()}
+    return found if known else {}
+
+
+def in_words(measured: dict[str, Any]) -> str:
+    """Say what `measure` found, in a line."""
+    heard = [f"{kind} {value:.2f}" for kind, value in measured["heard"].items() if value is not None]
+    count = len(measured["songs"])
+    return (
+        f"pattern network on {count} validation {'song' if count == 1 else 'songs'}: correlation with the true strokes "
+        f"{', '.join(heard)}; with the beats of the drums {measured['true']['all']:.2f}"
+    )
 
 
 def bank_of(songs: Sequence[Path]) -> Bank:

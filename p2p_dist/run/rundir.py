@@ -154,6 +154,11 @@ class RunDir:
         return self.pattern / "drummer.json"
 
     @property
+    def pattern_measures(self) -> Path:
+        """Path of what was measured of the pattern network, where the run has validation songs."""
+        return self.pattern / "measures.json"
+
+    @property
     def guides(self) -> Path:
         """Folder of the sketches of its training songs, see data/guides.py."""
         return self.pattern / "guides"

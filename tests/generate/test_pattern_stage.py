@@ -12,17 +12,18 @@ import pytest
 import soundfile
 import torch
 
-from p2p_dist.audio import layouts, strokes
+from p2p_dist.audio import drum_classes, layouts, pattern_features, strokes
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.layouts import Source
 from p2p_dist.audio.pattern_features import beat_positions
-from p2p_dist.common import files, records
+from p2p_dist.common import files, records, schemas
 from p2p_dist.data import guides, manifest, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage, sketch
 from p2p_dist.jobs import estimate, stage_process, stages
 from p2p_dist.jobs.slurm import batch
+from p2p_dist.model.pattern import predict
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config
@@ -454,3 +455,42 @@ def test_a_bank_has_kits_of_several_classes_and_not_too_many(
         strokes.save(paths[-1].with_suffix(".kit"), strokes.Bank({str(number): kit}))
     assert list(pattern_stage.bank_of(paths).kits) == ["0", "3"], "the first and the last of the usable ones"
     assert list(pattern_stage.bank_of(paths[4:]).kits) == ["4"], "better than none"
+
+
+def test_the_network_is_measured_on_validation_songs(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They change nothing that is made of the training songs."""
+    shutil.copytree(prepared[0] / "songs", tmp_path / "songs")
+    for number, name in enumerate(("e", "f", "gone")):
+        write_song(tmp_path / "songs" / "valid" / name, 11 + number, bpm_of_chords=94.0)
+    write_song(tmp_path / "songs" / "valid" / "silent too", 20, beats=False)
+    settings = dataclasses.replace(prepared[1], data=dataclasses.replace(prepared[1].data, root=str(tmp_path / "songs")))
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "shards" / "d", settings.data, 1) == []
+    shutil.rmtree(tmp_path / "songs" / "valid" / "gone")
+    run = new_run((tmp_path, settings), "measured")
+    pattern_stage.make(run, settings, workers=1)
+    measured = records.read(run.pattern_measures, schemas.PATTERN_MEASURES)
+    assert measured["songs"] == ["e", "f"], "those that are there and have drums"
+    paths = {
+        song.source.name: pattern_stage.place_of(run.pattern / "songs", song, settings)
+        for song in pattern_stage.validation_songs(run, settings)
+    }
+    network = pattern_stage.Pattern()
+    network.load_state_dict(pattern_stage._stored(run.pattern / "pattern.safetensors"))
+    alike: dict[str, list[float]] = {"hat": [], "all": []}
+    for name in ("e", "f"):
+        known = pattern_stage.read(paths[name])
+        true = drum_classes.activations(known.onsets, known.heard.features.shape[1], pattern_features.FRAME)[:4]
+        found = predict(network, known.heard.features)[:4]
+        alike["hat"].append(np.corrcoef(true[2], found[2])[0, 1])
+        alike["all"].append(np.corrcoef(true.sum(0), found.sum(0))[0, 1])
+    assert {kind: measured["heard"][kind] for kind in alike} == pytest.approx({k: np.mean(v) for k, v in alike.items()})
+    assert measured["heard"] != measured["true"], "the beats that are heard are at another tempo"
+    assert measured["true"]["snare"] is None, "there is no snare in these songs"
+    said = capsys.readouterr().out
+    assert "pattern network on 2 validation songs: correlation with the true strokes kick " in said and "snare" not in said
+    one, other = content(run), content(made)
+    one.pop("measures.json")
+    assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
+    assert not made.pattern_measures.exists(), "no validation song, no measures"

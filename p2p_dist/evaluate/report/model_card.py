@@ -224,6 +224,11 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
         told += "; the generator learnt from true onsets" + ", and a quarter predicted ones" * train.predicted_strokes
         told += "; strokes of the louder half of each class" * train.loud_strokes
         told += f"; strokes of the songs named {_plain(train.kits)} alone" * (train.kits != "*")
+        if run.pattern_measures.is_file():
+            measured = records.read(run.pattern_measures, schemas.PATTERN_MEASURES, cure="remove it: it is only shown")
+            curves = [f"{_plain(kind)} {value:.2f}" for kind, value in measured["heard"].items() if value is not None]
+            told += f"; correlation of its output with the true strokes of {len(measured['songs'])} validation songs: "
+            told += ", ".join(curves)
         facts.insert(3, ("sketch", told))
     if made_by:
         begun = f"{made_by['begun']}, p2p_dist {made_by['version']}, commit {made_by['commit'] or 'not known'}"

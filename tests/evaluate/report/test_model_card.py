@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from p2p_dist.common import records, schemas
 from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.report import model_card, page
 from p2p_dist.run.rundir import RunDir
@@ -73,6 +74,14 @@ def test_the_model_card_says_what_a_sketch_is_made_of(finished: tuple[RunDir, Co
         _, text = head_and_text(model_card.exported(run, dataclasses.replace(settings, model=model), content(90)))
         assert ("| sketch | real strokes laid at predicted onsets" in text) == (said is not None)
         assert said is None or (said in text and "from true onsets; strokes of the louder half of each class |" in text)
+    by_class = {"kick": 0.512, "snare": None, "all": 0.43}
+    run.pattern.mkdir()
+    records.write(run.pattern_measures, schemas.PATTERN_MEASURES, {"songs": ["a", "b"], "true": by_class, "heard": by_class})
+    _, text = head_and_text(
+        model_card.exported(run, dataclasses.replace(settings, model=presets.preset("sketch").model), content(90))
+    )
+    assert "; correlation of its output with the true strokes of 2 validation songs: kick 0.51, all 0.43 |" in text
+    run.pattern_measures.unlink()
     train = dataclasses.replace(settings.train, predicted_strokes=True, loud_strokes=False, kits="<EVR*")
     model = config.Model(sketch=True, residual=True)
     _, text = head_and_text(model_card.exported(run, dataclasses.replace(settings, model=model, train=train), content(90)))
