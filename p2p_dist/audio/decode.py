@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from p2p_dist.audio import wav
-from p2p_dist.audio.media import open_media
+from p2p_dist.audio.media import check_samples, open_media, samples_of
 from p2p_dist.audio.stems import LOUDEST, resample_blocks
 
 _BLOCK = 1 << 16
@@ -130,7 +129,7 @@ class Decoded:
                             f"channels at {frame.sample_rate} Hz"
                         )
                         return
-                    sound = _samples(frame, len(self.channels))
+                    sound = samples_of(frame, len(self.channels))
                     at += len(sound)
                     yield sound
             except av.error.FFmpegError as error:
@@ -175,6 +174,7 @@ def look(path: Path) -> Decoded:
             context = stream.codec_context
             if context is None or not stream.rate or not context.channels:
                 raise ValueError(f"{path}: no decoder for its audio, or the header is damaged")
+            check_samples(path, context)
             if stream.rate < _LOWEST_RATE:
                 low = f"the sample rate, {stream.rate} Hz, is below the minimum of {_LOWEST_RATE} Hz"
                 raise ValueError(f"{path}: {low}; the header of the file may be damaged")
@@ -236,14 +236,3 @@ def _gathered(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             held = []
     if held:
         yield np.concatenate(held)
-
-
-def _samples(frame: Any, channels: int) -> np.ndarray:
-    """Convert a decoded frame to float32 (samples, channels) from any sample format."""
-    raw = frame.to_ndarray()
-    sound = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
-    if sound.dtype == np.uint8:
-        return (sound.astype(np.float32) - 128) / 128
-    if np.issubdtype(sound.dtype, np.integer):
-        return (sound / -float(np.iinfo(sound.dtype).min)).astype(np.float32)
-    return sound.astype(np.float32)

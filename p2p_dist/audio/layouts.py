@@ -194,7 +194,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     """Find the folders of the splits; `Train/` counts too.
 
     Raises:
-        ValueError: a split has several folders, or one that can't be read. Else its songs would be passed over in silence.
+        ValueError: a split has several folders, a broken link or a file. Else its songs would be passed over in silence.
     """
     found: dict[str, Path] = {}
     inside = [path for path in sorted(root.iterdir()) if split_of(path) is not None]

@@ -23,6 +23,7 @@ STEP = 2.0**-23
 
 _LARGEST_WAV = (1 << 32) - (1 << 16)  # bytes: a header of 32 bits tells no more
 _LARGEST_BLOCK = 1 << 14  # samples: libsndfile's Vorbis encoder keeps a block on its stack
+_HIGHEST_OGG = 200_000  # Hz: libvorbis has no encoder above it, and libsndfile then crashes
 _LAST_FLUSH = 1 << 20  # bytes: more than an encoder holds back until its file is closed
 
 
@@ -41,6 +42,8 @@ class SoundFile:
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
             raise ValueError(f"{kind} of {channels} channels is not supported: choose --format flac or wav")
+        if kind == "ogg" and rate > _HIGHEST_OGG:
+            raise ValueError(f"ogg does not support {rate} Hz: choose --format flac or wav")
         self.path = target if isinstance(target, Path) else None
         name, subtype = kind.upper(), "PCM_24" if self.is_exact else None  # None: MPEG layer III, Vorbis
         if kind == "wav":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import stem_streams
-from p2p_dist.audio.media import open_media
+from p2p_dist.audio.media import check_samples, open_media, samples_of
 from p2p_dist.audio.mixer import Mixer
 
 _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
@@ -51,6 +51,8 @@ def decode(path: Path, mixer: Mixer) -> tuple[int, bool]:
                 raise ValueError(
                     f"{path}: no decoder for {', '.join(unknown)}: the header is damaged or the codec is not supported"
                 )
+            for stream in wanted.values():
+                check_samples(path, stream.codec_context)
             kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
@@ -87,7 +89,4 @@ def _samples(path: Path, frames: list[Any], channels: int) -> np.ndarray:
     if frames[0].format.name == "fltp":  # AAC's; a plane is longer than the samples that it holds
         raw = b"".join([memoryview(plane[channel])[:size] for channel in range(channels) for plane, size in planes])
         return np.frombuffer(raw, np.float32).reshape(channels, -1)
-    parts = [frame.to_ndarray() if planar else frame.to_ndarray().reshape(-1, channels).T for frame in frames]
-    whole = np.concatenate(parts, axis=1)
-    scale = -float(np.iinfo(whole.dtype).min) if np.issubdtype(whole.dtype, np.integer) else 1.0
-    return whole.astype(np.float32) / np.float32(scale)
+    return np.concatenate([samples_of(frame, channels).T for frame in frames], axis=1)

@@ -102,6 +102,17 @@ def _check_readable(source: Source) -> None:
         raise ValueError(f"{nothing[0]}: it is empty: copy it again")
 
 
+def check_length(path: Path, opened: Any) -> None:
+    """Check that the header of a file, opened with soundfile, says how long it is.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if opened.frames == _UNTOLD:
+        cure = "write it again, for example with ffmpeg -i FILE NEW.flac"
+        raise ValueError(f"{path}: a streamed flac without a length in its header: {cure}")
+
+
 class _Stem:
     """The files of a stem, read side by side and added up. Behind the end of a file is silence.
 
@@ -121,9 +132,7 @@ class _Stem:
             self.file = path
             opened = stack.enter_context(soundfile.SoundFile(wav.whole(self.file)))
             self.files.append(opened)
-            if opened.frames == _UNTOLD:
-                cure = "write it again, for example with ffmpeg -i FILE NEW.flac"
-                raise ValueError(f"{self.file}: a streamed flac without a length in its header: {cure}")
+            check_length(self.file, opened)
 
     def block(self, channels: int, frames: int) -> np.ndarray | None:
         """Return the next block, (samples, channels); None after so many frames."""

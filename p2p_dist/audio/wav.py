@@ -45,6 +45,8 @@ def whole(path: Path, *, read: bool = True) -> Path | int:
         while len(header := file.read(8)) == 8:
             name, length = struct.unpack(f"{order}4sI", header)
             begin = file.tell()
+            if not _is_name(name):
+                break  # a damaged file, which may have thousands of such chunks
             if name == b"ds64":  # lengths of 64 bits, which a file of over 4 GB needs
                 (wide,) = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))
             elif name == b"fmt ":
@@ -103,8 +105,12 @@ def _are_chunks(file: IO[bytes], size: int, order: str) -> bool:
     """Whether only further chunks follow to the end of the file, so that it really has no samples."""
     while file.tell() < size:
         header = file.read(8)
-        if len(header) < 8 or not all(0x20 <= byte < 0x7F for byte in header[:4]):
+        if len(header) < 8 or not _is_name(header[:4]):
             return False
         (length,) = struct.unpack(f"{order}4xI", header)
         file.seek(length + length % 2, io.SEEK_CUR)
     return size <= file.tell() <= size + 1
+
+
+def _is_name(chunk: bytes) -> bool:
+    return all(0x20 <= byte < 0x7F for byte in chunk)

@@ -22,7 +22,7 @@ class Command:
     """
 
     what: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
-    """check: compare"""
+    """compare the file with what Slurm says"""
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
     """the file, or the name of one in hpc/sites"""
 

@@ -13,7 +13,7 @@ import soundfile
 
 from p2p_dist.audio import layouts, wav
 from p2p_dist.audio.invert import mel_to_audio, stem_for
-from p2p_dist.audio.stems import LOUDEST, mono
+from p2p_dist.audio.stems import LOUDEST, check_length, mono
 from p2p_dist.common import console, file_names, files
 from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
@@ -127,7 +127,9 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
     sounds, rates = {}, {}
     for folder in FOLDERS:
         try:
-            sounds[folder], rates[folder] = soundfile.read(wav.whole(paths[folder]), dtype="float32", always_2d=True)
+            with soundfile.SoundFile(wav.whole(paths[folder])) as opened:
+                check_length(paths[folder], opened)
+                sounds[folder], rates[folder] = opened.read(dtype="float32", always_2d=True), opened.samplerate
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{paths[folder]}: can't be read as audio ({error.error_string})") from error
         except OSError as error:

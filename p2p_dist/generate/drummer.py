@@ -40,7 +40,7 @@ from p2p_dist.model.pattern import Pattern, predict
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
 
-_LARGEST = 64 << 20  # bytes of a pattern network; one has 1 to 2 MB
+_LARGEST = 64 << 20  # bytes of a pattern network; one has 0.3 MB (float16) to 0.7 MB
 
 NOTES = {"kick": KICK, "snare": SNARE, "hat": CLOSED_HAT, "other": MID_TOM}
 """Class of strokes -> note of the General MIDI percussion map."""

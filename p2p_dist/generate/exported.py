@@ -29,7 +29,7 @@ from p2p_dist import __version__
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
-from p2p_dist.generate import drummer, drummer_record, exported_config, exported_drummer, program
+from p2p_dist.generate import drummer, drummer_record, exported_config, exported_drummer, inference, program
 from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, LATER, NETWORK, SPECTROGRAM, WEIGHTS
 from p2p_dist.generate.model import Model
 from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, POWER, Generator
@@ -211,7 +211,8 @@ def _notes(model: Model) -> dict[str, str]:
         if model.model.noise_channels
         else "none is joined to the input.",
         "dropout": "active in generation too: torch.nn.functional.dropout(x, dropout, training=True) after the norm of each of "
-        "dropout_layers, in this order, one window after the other."
+        "dropout_layers, in this order, for "
+        + (f"up to {inference.BATCH} windows together." if model.model.norm == "group" else "one window after the other.")
         if model.model.dropout
         else "none.",
         "layers": "down.N: convolution 4x4, stride 2, no bias, norm (not in down.0), leaky ReLU. up.N: doubling, norm, "

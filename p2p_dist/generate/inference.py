@@ -18,7 +18,8 @@ from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
 
-_BATCH = 16
+BATCH = 16
+"""Windows that the generator gets at once."""
 
 
 def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_channels: int, device: torch.device) -> Generator:
@@ -89,7 +90,7 @@ def generate(
 
 def batch_size(generator: Generator) -> int:
     """Return the batch size for generation. With batch norm it is 1, as in the thesis's training."""
-    return 1 if generator.batch_norm else _BATCH
+    return 1 if generator.batch_norm else BATCH
 
 
 def outputs(

@@ -44,27 +44,35 @@ def sound(
     """
     beside, over = int(_BESIDE * iterations), threading.Event()
 
-    def make(mels: np.ndarray, first: int, begin: int, end: int) -> np.ndarray:
-        """Return the audio of frames `begin` to `end`. `mels` is a block of the stem that starts at frame `first`."""
+    def make(mels: np.ndarray, first: int, begin: int, end: int) -> tuple[np.ndarray, float]:
+        """Return the audio of frames `begin` to `end`, and the seconds that it took.
+
+        Args:
+            mels: a block of the stem that starts at frame `first`.
+        """
         begun = time.perf_counter()
         last = first + mels.shape[2]
         until = samples if last == frame_count(samples, data.hop_length) else data.hop_length * (last - 1)
         of_part = until - data.hop_length * first
         made = [_part(one, of_part, first, iterations, data, device, over.is_set) for one in mels]
         kept = slice(data.hop_length * (begin - first), data.hop_length * (end - first) if end < last else None)
-        times["phase"] += time.perf_counter() - begun
-        return np.stack(made, axis=1)[kept]
+        return np.stack(made, axis=1)[kept], time.perf_counter() - begun
+
+    def taken(block: Future[tuple[np.ndarray, float]]) -> np.ndarray:
+        sound, seconds = block.result()
+        times["phase"] += seconds
+        return sound
 
     workers = 1 if device.type == "cuda" else linux.usable_cores()
     pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[np.ndarray]] = deque()
+    waiting: deque[Future[tuple[np.ndarray, float]]] = deque()
     try:
         for job in _jobs(power, block, beside):
             waiting.append(pool.submit(make, *job))
             if len(waiting) > workers:
-                yield waiting.popleft().result()
+                yield taken(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield taken(waiting.popleft())
     finally:
         over.set()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -81,6 +81,7 @@ def make(
     performance = _perform(song, model, place.name, reference, options)
     if performance is not None and generator is None:
         _check_can_play(performance, song, options)
+    makes_drums = "drums" in parse_task(model.task)[1]
     made: list[dict[str, Any]] = []
     takes = planned(place, model.task, options)
     beats: Beats | None = None
@@ -98,10 +99,12 @@ def make(
                 raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
             # What a drummer alone plays is known, and is not looked for in the stem.
-            bands = None if generator is None else Bands(peak)
+            bands = Bands(peak) if generator is not None and "midi" in temporary else None
             of_stem = () if bands is None else (bands,)
-            in_song, rhythm = Bands(peak), Rhythm(peak)
-            of_song = () if take else (in_song, rhythm) if performance is None else (in_song,)
+            of_song: list[Bands | Rhythm] = []
+            if take == 0:
+                in_song, rhythm = Bands(peak), Rhythm(peak)
+                of_song += [in_song] * makes_drums + [rhythm] * (performance is None)
             loudest = stem_and_mix.write(song, raw, model, options, temporary, 0.0, of_stem, of_song)
             if gain := flac.quieter(loudest):
                 stem_and_mix.write(song, raw, model, options, temporary, gain)
@@ -109,7 +112,8 @@ def make(
             if take == 0:
                 beats = rhythm.beats() if performance is None else performance.heard.beats
                 told += _notes_of_beats(beats, options) if performance is not None else []
-                told += _holds_drums(in_song, length / song.rate, model)
+                told += _holds_drums(in_song, length / song.rate) if makes_drums else []
+                del in_song, rhythm
             if "midi" in temporary:
                 if bands is not None:
                     hits = bands.hits()
@@ -118,7 +122,7 @@ def make(
                     hits = performance.hits(seed)
                 write_midi(temporary["midi"], hits, beats, f"{place.name} {stem_name(model.task)}")
             # What is heard of a song grows with it: it is not kept for the next take and the page.
-            del bands, in_song, rhythm, of_stem, of_song
+            del bands, of_stem, of_song
             sizes = {kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()}
             made.append({"seed": seed, "gain_db": gain, "files": sizes})
         if any(one["gain_db"] for one in made):
@@ -317,15 +321,14 @@ def _notes(song: Decoded, model: Model) -> list[str]:
     return found
 
 
-def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
+def _holds_drums(song: Bands, seconds: float) -> list[str]:
     """Return a note if a song seems to contain drums already, judged by its hi-hats.
 
     It was tested on ten songs with drums, of which it detects six, and eleven without, of which it wrongly detects one.
     """
-    _, made = parse_task(model.task)
     hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits())
     rate = hats / seconds * 60
-    if "drums" not in made or hats < _FEWEST_HATS or rate < _HATS:
+    if hats < _FEWEST_HATS or rate < _HATS:
         return []
     return [
         f"the song seems to contain drums already ({rate:.0f} hats a minute); this model was trained on songs without drums"

@@ -71,8 +71,8 @@ class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: Positive = 1
-    """number of nodes, for a training also a range such as 1-4 (on one machine without Slurm: groups of processes); each
-    start on Slurm then gets as many nodes as are free"""
+    """number of nodes, for a training also a range such as 1-4: each start on Slurm then gets as many nodes as are free (on one
+    machine without Slurm: number of processes, or of groups of one process per GPU)"""
     least_nodes: Positive | None = None
     """minimum number of nodes for a start of the training, --nodes is the maximum; --nodes 1-4 sets both (default: --nodes)"""
     processes_per_node: Positive | None = None

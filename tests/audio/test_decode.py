@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,31 @@ def test_sound_on_the_scale_of_16_bits_is_sound(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.full((900, 2), 32768.0), 4000, subtype="FLOAT")
     found = decode.look(tmp_path / "a.wav")
     assert len(np.concatenate(list(found.blocks()))) == 900 and found.peak == 32768.0
+
+
+def wav_of(samples: np.ndarray, rate: int) -> bytes:
+    """A mono wav file of integers, also of a size that no library writes."""
+    bits = 8 * samples.dtype.itemsize
+    about = struct.pack("<HHIIHH", 1, 1, rate, rate * bits // 8, bits // 8, bits)
+    data = samples.tobytes()
+    parts = b"WAVEfmt " + struct.pack("<I", len(about)) + about + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(parts)) + parts
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32])
+def test_integers_of_any_size_are_fractions_of_full_scale(tmp_path: Path, kind: Any) -> None:
+    full = np.iinfo(kind)
+    zero = 128 if kind == np.uint8 else 0
+    values = np.array([full.min, zero, full.max, (full.min + zero) // 2] * 100, kind)
+    (tmp_path / "a.wav").write_bytes(wav_of(values, RATE))
+    found = np.concatenate(list(decode.look(tmp_path / "a.wav").blocks()))[:, 0]
+    wanted = (values.astype(np.float64) - zero) / (zero - float(full.min))
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
+    assert (found[0], found[1], found[3]) == (-1, 0, -0.5)
+
+
+def test_integers_of_64_bits_are_refused_with_the_name_of_the_file(tmp_path: Path) -> None:
+    """In a folder of songs, the message said nothing of which it was."""
+    (tmp_path / "a.wav").write_bytes(wav_of(np.zeros(900, np.int64), RATE))
+    with pytest.raises(ValueError, match=r"a\.wav: samples of the format s64 are not supported: convert it to flac, or to wav"):
+        decode.look(tmp_path / "a.wav")

@@ -63,6 +63,10 @@ def test_what_a_format_can_not_hold_is_refused_and_another_named() -> None:
         sound_file.check(kind, 44100, 2)
     with pytest.raises(ValueError, match="ogg of 3 channels is not supported: choose --format flac or wav"):
         sound_file.check("ogg", 44100, 3)
+    sound_file.check("ogg", 200_000, 2)
+    for rate in (200_001, 352_800, 384_000):  # libsndfile ends the process there
+        with pytest.raises(ValueError, match=f"ogg does not support {rate} Hz: choose --format flac or wav"):
+            sound_file.check("ogg", rate, 2)
     with pytest.raises(ValueError, match=r"mp3 does not support 1 channels at 96000 Hz .*: choose --format flac or wav$"):
         sound_file.check("mp3", 96000, 1)
     with pytest.raises(ValueError, match=r"flac does not support 9 channels at 44100 Hz .*: choose --format wav$"):

@@ -107,3 +107,18 @@ def test_stem_files_whose_streams_differ_are_named(tmp_path: Path) -> None:
         decode.load(source(write_stem_file(tmp_path / "short.stem.mp4", shorter)))
     with pytest.raises(ValueError, match=r"rate\.stem\.mp4: the stems differ in rate"):
         decode.load(source(write_stem_file(tmp_path / "rate.stem.mp4", clicks(), [44100, 44100, 44100, 44100, 48000])))
+
+
+def test_streams_of_8_bits_are_fractions_of_full_scale(tmp_path: Path) -> None:
+    """They were said to have samples that are not finite."""
+    path, values = tmp_path / "a.stem.mp4", np.arange(256, dtype=np.uint8).repeat(40)
+    with av.open(str(path), "w", format="mov") as container:
+        streams = [container.add_stream("pcm_u8", rate=8000, layout="mono") for _ in range(5)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(values[None], "u8", "mono")
+            frame.sample_rate = 8000
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+    song = decode.load(source(path))
+    for name in STEMS:
+        np.testing.assert_array_equal(song.stems[name][:, 0], (values.astype(np.float32) - 128) / 128)

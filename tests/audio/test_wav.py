@@ -114,6 +114,15 @@ def test_a_wav_without_samples_has_none_though_chunks_follow(tmp_path: Path) -> 
     assert wav.whole(tmp_path / "a.wav") == tmp_path / "a.wav"
 
 
+def test_a_damaged_wav_full_of_empty_chunks_is_not_walked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((10, 2)), 44100)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:36] + bytes(80_000))
+    asked: list[bytes] = []
+    honest = wav._is_name
+    monkeypatch.setattr(wav, "_is_name", lambda chunk: asked.append(chunk) or honest(chunk))
+    assert wav.whole(tmp_path / "a.wav") == tmp_path / "a.wav" and asked == [b"fmt ", bytes(4)]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 60))
 def test_a_damaged_wav_header_is_no_traceback(content: bytes, place: int) -> None:

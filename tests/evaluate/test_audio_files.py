@@ -83,10 +83,26 @@ def test_a_file_that_is_cut_short_or_not_readable_is_named(tmp_path: Path, monke
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(audio_files.soundfile, "read", refuse)
+    monkeypatch.setattr(audio_files.soundfile, "SoundFile", refuse)
     monkeypatch.setattr(audio_files.wav, "whole", lambda path: path)
     with pytest.raises(ValueError, match=rf"{tmp_path}/f/input/a song_input_1\.wav: can't be read \(Permission denied\)"):
         evaluate.main(["--files", "~/f/{input,output,target}/*.wav"])
+
+
+def test_a_streamed_flac_without_a_length_is_named(tmp_path: Path) -> None:
+    """It was said that an array is too big."""
+    lay_out(tmp_path)
+    for path in tmp_path.rglob("*.wav"):
+        soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
+    path = tmp_path / "output" / "a song_output_1.flac"
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the length is 36 bits of the first block, which begins at 8
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"a song_output_1\.flac: a streamed flac without a length in its header: write it again"
+    ):
+        evaluate.main(["--files", f"{tmp_path}/{{input,output,target}}/*.flac"])
 
 
 def test_copies_of_a_file_server_are_no_files_to_measure(tmp_path: Path) -> None:

@@ -208,7 +208,11 @@ def test_a_leased_checkpoint_stays(tmp_path):
 
 
 def test_reading_while_pruning(tmp_path):
-    """Row 36: readers against a training that removes as fast as it can: whole or gone, nothing between."""
+    """Row 36: checkpoints are read while the training removes old ones as fast as it can.
+
+    Seen: a reader gets half a checkpoint.
+    Now: a checkpoint is whole or gone.
+    """
     over, wrong, read = threading.Event(), [], [0]
 
     def reader():

@@ -117,7 +117,11 @@ def test_the_garbage_of_killed_writers_goes(new_run):
 
 
 def test_attempts_have_names_of_their_own(monkeypatch):
-    """Row 12: a start is told apart from the one before, also when Slurm begins one job again."""
+    """Row 12: Slurm begins one job again, with the same id.
+
+    Seen: the records of two starts have one name.
+    Now: each start has a name of its own.
+    """
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     assert rundir.attempt() == "12.3"

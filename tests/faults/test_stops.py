@@ -220,7 +220,11 @@ def test_while_its_process_imports(begin):
 
 
 def test_the_parent_is_signalled(begin):
-    """Row 1: a person's Ctrl-C, or TERM to the process that forked the ranks, at any instant of its life."""
+    """Row 1: a person's Ctrl-C, or TERM to the process that forked the ranks, at any instant of its life.
+
+    Seen: ranks that outlive their parent.
+    Now: all ranks stop at a step, with a checkpoint.
+    """
     for number in range(3):
         run = begin(f"parent-{number}", steps=100)
         job = Job(run)

@@ -53,7 +53,7 @@ def small_blocks(monkeypatch):
         (tempo, "_WINDOW", 100),
         (tempo, "_STEP", 50),
         (tempo, "_LEAST", 100),
-        (inference, "_BATCH", 1),
+        (inference, "BATCH", 1),
         (windows.Loudness, "_DROPPED", 19),
     ):
         monkeypatch.setattr(module, name, value)

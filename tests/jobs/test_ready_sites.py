@@ -141,7 +141,7 @@ def test_the_dry_run_shows_where_the_evaluation_runs_and_what_it_is_billed(place
     (place / "image.sif").touch()
     done = launch("--data", songs(place / "songs"), *lumi, "--dry-run")
     assert "# evaluate: to do, in small-g (1-4 nodes, at most 3-00:00:00)\n" in done.stdout, done.stderr
-    assert "#   evaluate: 24.0 (1 starts of 24.0)\n" in done.stdout, "12 hours of half a node"
+    assert "#   evaluate: 24.0 (1 start of 24.0)\n" in done.stdout, "12 hours of half a node"
 
 
 def test_the_dry_run_of_a_site_that_nobody_has_tried_says_how_to_try_it(place):

@@ -41,7 +41,7 @@ def of_jobs(asked: list[Job], resources: Resources, place: site.Site) -> dict[st
         hours, array = job.options["time"] / 60, job.array or 1
         once = place.gpu_hours(hours, job.sizes[-1], job.gpus, whole=place.is_whole(job.tier))
         most = once * starts * array
-        words = f"{starts} starts of {once:.1f}" + (f", {array} jobs" if job.array else "")
+        words = f"{starts} {'start' if starts == 1 else 'starts'} of {once:.1f}" + (f", {array} jobs" if job.array else "")
         limit = resources.max_gpu_hours if job.stage == "train" else None
         if limit is not None and limit + once < most:
             # The usage is updated when a start ends, so the last start may begin just below the limit.

@@ -42,7 +42,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 def in_words(content: dict[str, Any]) -> str:
     """All that is known, as Markdown."""
     about, found = content["about"], shown(content)
-    lines = ["# What a GPU says", ""]
+    lines = ["# Measurements on a GPU", ""]
     if about["kind"] == "cpu":
         lines = ["# A trial on a CPU, in small", ""]
         lines += ["Networks of test size on a processor: this says that the script works, and nothing of how a GPU is.", ""]

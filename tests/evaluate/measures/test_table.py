@@ -128,3 +128,11 @@ def test_the_grid_of_a_stem_without_onsets_is_zero_and_a_true_stem_off_the_grid_
     assert lock.combine([{"grid": None, "true_grid": 2.0}]) == 0
     assert lock.combine([{"grid": 2.0, "true_grid": 1.04}]) is None, "it would be 25"
     assert lock.combine([{"grid": 2.0, "true_grid": 1.5}]) == 2
+
+
+def test_the_document_explains_the_measures_of_the_three_families():
+    lines = (Path(__file__).parents[3] / ".github" / "EVALUATION.md").read_text(encoding="utf-8").splitlines()
+    best = {"one": "1", "high": "high", "low": "low"}
+    deciding = {name: measure for name, measure in MEASURES.items() if measure.decides}
+    told = [f"| {one.label} | `{name}` | {one.meaning} | {best[one.best]} |" for name, one in deciding.items()]
+    assert [line for line in lines if line.startswith("| ") and "`" in line] == told
