@@ -10,6 +10,7 @@ import tyro
 from p2p_dist.cli import command_line
 from p2p_dist.common import files
 from p2p_dist.settings.config import Resources, Where
+from p2p_dist.settings.fields import SAYS_DEFAULT
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import Positive, PositiveNumber, check
 
@@ -33,7 +34,7 @@ class Scaling:
     """number of steps to measure with each number of nodes"""
     preset: str = "default"
     """settings of the training: tiny or small on a laptop, default or thesis on GPUs"""
-    data: str | None = None
+    data: Annotated[str | None, SAYS_DEFAULT] = None
     """folder of songs (default: a 6-second example)"""
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
     processes_per_node: Positive | None = None
@@ -48,9 +49,9 @@ class Drill:
 
     processes: int = 2
     """on this machine: number of training processes"""
-    data: str | None = None
+    data: Annotated[str | None, SAYS_DEFAULT] = None
     """folder of songs (default: a 6-second example)"""
-    steps: Positive | None = None
+    steps: Annotated[Positive | None, SAYS_DEFAULT] = None
     """steps of each training (default: 60, on a cluster 400)"""
     nodes: Positive = 2
     """on a cluster: number of nodes of each training"""

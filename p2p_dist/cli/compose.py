@@ -10,6 +10,7 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
+from p2p_dist.settings.fields import SAYS_DEFAULT
 
 TEST_EVERY = 10
 """One song of so many is for test/."""
@@ -31,7 +32,7 @@ class Command:
     """the same seed gives the same songs"""
     seconds: float = 60.0
     """minimum length of a song, seconds"""
-    font: Path | None = None
+    font: Annotated[Path | None, SAYS_DEFAULT] = None
     """sound font (default: FluidR3_GM.sf2 of Debian's package fluid-soundfont-gm)"""
 
     def __post_init__(self) -> None:

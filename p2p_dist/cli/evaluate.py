@@ -12,6 +12,7 @@ import tyro
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.run import rundir
+from p2p_dist.settings.fields import SAYS_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Command:
 
     run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
     """name of the run, a folder in ./runs or $P2P_RUNS, or its path"""
-    checkpoints: tuple[int | Literal["best"], ...] = ()
+    checkpoints: Annotated[tuple[int | Literal["best"], ...], SAYS_DEFAULT] = ()
     """steps of checkpoints, or best (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """folder of other songs, in the layout of MUSDB18; the results go to RUN/measured/, RUN/evaluations/ does not change"""

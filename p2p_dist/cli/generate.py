@@ -19,6 +19,7 @@ from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.settings import values
 from p2p_dist.settings.config import Config, Model, Resources, Where
+from p2p_dist.settings.fields import SAYS_DEFAULT
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import NotNegativeNumber, Positive, within
 
@@ -32,10 +33,10 @@ class Command:
 
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
     """audio files, videos, or folders of them"""
-    model: str | None = None
+    model: Annotated[str | None, SAYS_DEFAULT] = None
     """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the model that comes with the package
     (default: the newest run that is not a demo, else starter)"""
-    out: Path | None = None
+    out: Annotated[Path | None, SAYS_DEFAULT] = None
     """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
     """gain of the stem relative to the level that the model predicts, dB"""
@@ -45,25 +46,25 @@ class Command:
     """number of variants of each song, each a separate stem"""
     begin: Annotated[NotNegativeNumber, tyro.conf.arg(name="from")] = 0.0
     """start of the part of each song to use, seconds"""
-    end: Annotated[NotNegativeNumber | None, tyro.conf.arg(name="to")] = None
+    end: Annotated[NotNegativeNumber | None, tyro.conf.arg(name="to", help_behavior_hint="")] = None
     """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
     """file format of stem and mix: flac, wav, mp3 or ogg"""
-    bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
+    bpm: Annotated[Annotated[float, within(30, 300, " beats a minute")] | None, SAYS_DEFAULT] = None
     """tempo in beats per minute, fitted to the song by up to 0.5 percent, for a model with a sketch (default: the detected
     tempo); the next three need a sketch, too"""
     first_beat: NotNegativeNumber | None = None
     """time of any one beat, seconds from the start of the song"""
     half_beat: bool = False
     """move all beats by half a beat, if the drums are on the off-beats"""
-    density: Annotated[float, within(0.05, 4)] | None = None
+    density: Annotated[Annotated[float, within(0.05, 4)] | None, SAYS_DEFAULT] = None
     """number of strokes per second, relative to the training songs (default: 0.95)"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
-    time: Time | None = None
+    time: Annotated[Time | None, SAYS_DEFAULT] = None
     """on Slurm: time limit of each job (default: the site's evaluate_time)"""
     dry_run: bool = False
     """on Slurm: print the job script without queueing it"""

@@ -21,6 +21,7 @@ from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets, values
 from p2p_dist.settings.address import check_address
 from p2p_dist.settings.config import Data, Resources, Where
+from p2p_dist.settings.fields import SAYS_DEFAULT
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import Positive
 
@@ -35,11 +36,11 @@ class Command:
     Exit code 0: all songs are in the shards; 1: some were left out (each is named), or it failed; 2: wrong usage; 75: stopped.
     """
 
-    out: Path | None = None
+    out: Annotated[Path | None, SAYS_DEFAULT] = None
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, its parent folder"""
     preset: str = "default"
     """preset of the data settings: demo, tiny, small, sketch, default, plain or thesis"""
-    workers: Positive | None = None
+    workers: Annotated[Positive | None, SAYS_DEFAULT] = None
     """number of processes (default: one per core)"""
     part: str | None = None
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
@@ -52,7 +53,7 @@ class Command:
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
-    time: Time | None = None
+    time: Annotated[Time | None, SAYS_DEFAULT] = None
     """on Slurm: time limit of each job (default: the site's preprocess_time)"""
     dry_run: bool = False
     """on Slurm: print the job scripts without queueing them"""

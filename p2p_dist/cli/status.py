@@ -24,7 +24,7 @@ class Command:
     a run, which is reported after the state of the other runs.
     """
 
-    run: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN")] = ()
+    run: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = ()
     """names of runs (default: all)"""
     json: bool = False
     """print it as JSON"""

@@ -22,6 +22,7 @@ from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import address, presets
 from p2p_dist.settings.config import Config, Data, Resources
+from p2p_dist.settings.fields import SAYS_DEFAULT
 from p2p_dist.settings.resources import sizes_in_words, sizes_of
 
 
@@ -32,9 +33,9 @@ class Command:
     Without --data it uses a 6-second example song. If run again, it continues where it stopped.
     """
 
-    run: str | None = None
+    run: Annotated[str | None, SAYS_DEFAULT] = None
     """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
-    preset: str | None = None
+    preset: Annotated[str | None, SAYS_DEFAULT] = None
     """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs), plain or thesis; default: demo, with --data default"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""

@@ -18,7 +18,7 @@ from p2p_dist.settings.values import Positive, PositiveNumber, check, within
 class Data:
     """The songs and how their spectrograms are computed."""
 
-    root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
+    root: Annotated[str | None, tyro.conf.arg(aliases=["--data"], help_behavior_hint="")] = resource(None)
     """folder of songs: MUSDB18, MUSDB18-HQ or the same layout; musdb7s: its free sample (default: $MUSDB_PATH, else a
     6-second excerpt)"""
     shards: str | None = resource(None)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
+import tyro
+
+SAYS_DEFAULT = tyro.conf.arg(help_behavior_hint="")
+"""Of a field whose help says itself what holds without it: the command line does not add "(default: None)"."""
+
 
 def resource(default: Any) -> Any:
     """Declare a resource field, not a science field: it may change from one start of a run to the next."""

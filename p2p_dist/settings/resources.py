@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from p2p_dist.common import files
+from p2p_dist.settings.fields import SAYS_DEFAULT
 from p2p_dist.settings.values import NotNegative, Positive, PositiveNumber, Rule, check
 
 _TIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6})(?::([0-9]{1,6}))?(?::([0-9]{1,6}))?")
@@ -46,15 +47,15 @@ class Where:
 
     cluster: Cluster = "auto"
     """local (this machine), slurm, auto (slurm where it is installed, else local), or a cluster with a file in hpc/sites"""
-    site: str | None = None
+    site: Annotated[str | None, SAYS_DEFAULT] = None
     """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
-    container: str | None = None
+    container: Annotated[str | None, SAYS_DEFAULT] = None
     """image that jobs run in (default: the site's); containers/README.md in the source code says how to build one"""
     overlay: str | None = None
     """overlay with packages that the image does not have; containers/build_overlay.sh in the source code builds it"""
     account: str | None = None
     """Slurm account (project) that jobs are billed to"""
-    partition: str | None = None
+    partition: Annotated[str | None, SAYS_DEFAULT] = None
     """partition (or QoS that the site's file lists) of the training, or of the jobs of preprocess (default: the site's)"""
 
     def from_any_folder(self) -> Self:
@@ -71,27 +72,27 @@ class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: Positive = 1
-    """number of nodes, for a training also a range such as 1-4: each start on Slurm then gets as many nodes as are free (on one
-    machine without Slurm: number of processes, or of groups of one process per GPU)"""
-    least_nodes: Positive | None = None
+    """number of nodes, for a training also a range such as 1-4 (without Slurm: of processes, or groups of one per GPU); each
+    start on Slurm then gets as many nodes as are free"""
+    least_nodes: Annotated[Positive | None, SAYS_DEFAULT] = None
     """minimum number of nodes for a start of the training, --nodes is the maximum; --nodes 1-4 sets both (default: --nodes)"""
-    processes_per_node: Positive | None = None
+    processes_per_node: Annotated[Positive | None, SAYS_DEFAULT] = None
     """training processes per node (default: the GPUs of the site's nodes, else 1)"""
-    workers: Positive | None = None
+    workers: Annotated[Positive | None, SAYS_DEFAULT] = None
     """preprocessing processes (default: one per core, at least one per node)"""
-    preprocess_array: Positive | None = None
+    preprocess_array: Annotated[Positive | None, SAYS_DEFAULT] = None
     """on Slurm: number of jobs in the preprocessing array, which share the songs (default: one job)"""
     time: Time = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training continues in the next job"""
     evaluate: Literal["after", "during", "never"] = "after"
     """when to evaluate checkpoints: after the training, during it (in a separate Slurm job), or never"""
-    evaluate_array: Positive | None = None
+    evaluate_array: Annotated[Positive | None, SAYS_DEFAULT] = None
     """number of jobs in the evaluation array, which share the checkpoints (default: one job)"""
     max_requeues: NotNegative = 10
     """largest number of automatic requeues of a training that stops at its time limit or is preempted"""
     max_crash_restarts: NotNegative = 3
     """largest number of automatic restarts of a training that crashed, each only if it made progress since the last start"""
-    max_gpu_hours: PositiveNumber | None = None
+    max_gpu_hours: Annotated[PositiveNumber | None, SAYS_DEFAULT] = None
     """do not start the training again once it has used this many GPU-hours in all launches (default: no further limit)"""
 
     def __post_init__(self) -> None:

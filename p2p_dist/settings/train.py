@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from p2p_dist.settings.fields import added, resource
+from p2p_dist.settings.fields import SAYS_DEFAULT, added, resource
 from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, Text, check, within
 
 
@@ -78,7 +78,7 @@ class Train:
     """epochs between two generators that are kept and evaluated"""
     log_every: Positive = resource(50)
     """steps between two lines in metrics.jsonl"""
-    micro_batch_size: Positive | None = resource(None)
+    micro_batch_size: Annotated[Positive | None, SAYS_DEFAULT] = resource(None)
     """pairs that a process computes at once, if its share of the batch does not fit into memory (default: all)"""
     layout: Literal["auto", "channels_last", "contiguous"] = resource("auto")
     """memory format of the networks, changes rounding only; auto: channels_last for bf16, except on ROCm"""

@@ -10,8 +10,8 @@ taken for validation, as in every run; nothing is chosen by them.
 
 The budget is the processor time from the end of the preprocessing to the request to stop, for all stages between; a system that
 ends earlier by its own flags is not prolonged, and one whose first checkpoint comes later is waited for: the table says what
-each took. All drum systems on five songs are 12 different trainings x 5 songs x 2 seeds x 5 minutes, and 19 systems that take
-about a minute each to measure: 13 hours of an idle core.
+each took. All drum systems on five songs are 13 different trainings x 5 songs x 2 seeds x 5 minutes, and 20 systems that take
+about a minute each to measure: 14 hours of an idle core.
 
 With a GPU the budget is --steps, each of the batch of the system's preset. Then --jobs trainings at once share it, while the
 processor measures others; the stage `pattern` is made once for all trainings on the same songs. The table does not depend on
@@ -85,6 +85,7 @@ SYSTEMS = (
     System("sketch, learning from predicted strokes too", (*SKETCH, "--train.predicted-strokes"), task="drums"),
     System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),
     System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),
+    System("sketch, without differences", (*SKETCH, "--train.difference-weight", "0"), task="drums"),
 )
 """The rows of the table. To add one: its name, the flags of its training, and other settings for its evaluation, if any."""
 

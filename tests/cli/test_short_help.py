@@ -24,6 +24,8 @@ def test_it_is_one_screen_of_options_that_the_parser_has(words, monkeypatch):
     assert short.returncode == 0 and short.stderr == "" and 5 < len(lines) <= 40
     assert lines[0].startswith(f"usage: python launch/{words[0]}.py {' '.join(words[1:])}".rstrip())
     every = type_here(*words, "--help-all").stdout
+    for text in (short.stdout, " ".join(every.replace("│", " ").split())):
+        assert not re.search(r"default:[^()]*\)\s*\(default:", text), "a default, and another one"
     if " ".join(words) not in short_help.SHORT:
         assert every == short.stdout
         return

@@ -494,3 +494,13 @@ def test_the_network_is_measured_on_validation_songs(
     one.pop("measures.json")
     assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
     assert not made.pattern_measures.exists(), "no validation song, no measures"
+
+
+def test_a_network_that_predicts_nothing_has_no_correlation(made: RunDir) -> None:
+    paths = {key: next((made.pattern / "songs").glob(f"{KEYS[key]}-*.npz")) for key in ("a", "silent")}
+    network = pattern_stage.Pattern()
+    for weights in network.parameters():
+        torch.nn.init.zeros_(weights)
+    found = pattern_stage.measure(network, paths)
+    assert found["songs"] == ["a"] and found["true"]["kick"] == found["heard"]["all"] == 0.0
+    assert pattern_stage.measure(network, {"silent": paths["silent"]}) == {}, "there is nothing to predict"
