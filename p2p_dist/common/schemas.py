@@ -197,7 +197,7 @@ DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safete
 _BY_CLASS = {str: Maybe(float)}
 
 PATTERN_MEASURES = Kind(1, {"songs": [str], "true": _BY_CLASS, "heard": _BY_CLASS})
-"""pattern/measures.json, see `measure` of generate/pattern_stage.py: correlations by class, with either beats."""
+"""pattern/measures.json, see generate/pattern_measures.py: correlations by class, with either beats."""
 
 # Evaluations.
 

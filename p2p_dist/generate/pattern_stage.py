@@ -7,7 +7,8 @@ RUN/pattern/finished/    an empty file for each piece of work that is finished, 
                          a job that is stopped and started sees progress
 RUN/pattern/guides/      sketches of the training songs, see data/guides.py
 RUN/pattern/drummer.json and its files, see drummer.py
-RUN/pattern/measures.json  how well the pattern network predicts the validation songs, if there are any, see `measure`
+RUN/pattern/measures.json  how well the pattern network predicts the validation songs, if there are any, see
+                           pattern_measures.py
 
 What is known of a song, and a network trained on the same songs, is not made again. A training goes on from its last state,
 exactly as if it had not stopped. Sketches take seconds, and are made together.
@@ -42,7 +43,7 @@ from p2p_dist.data import guides, manifest, packing, pairs
 from p2p_dist.data.augment import random_for
 from p2p_dist.data.shards import keyed_songs
 from p2p_dist.data.song_record import KeyedSong
-from p2p_dist.generate import drummer
+from p2p_dist.generate import drummer, pattern_measures
 from p2p_dist.generate.drummer import Drummer, Guide, Heard, listen
 from p2p_dist.generate.sketch import LOUDEST, Sketch, choose_strokes
 from p2p_dist.model.pattern import Pattern, Song, Training, predict, train_pattern
@@ -122,7 +123,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             name: train_network(folders["networks"], name, [paths[song.key] for song in part], config, on_done)
             for name, part in {"all": playing, **halves}.items()
         }
-        measured = measure(networks["all"], {song.source.name: paths[song.key] for song in unseen})
+        measured = pattern_measures.measure(networks["all"], {song.source.name: read(paths[song.key]) for song in unseen})
         if measured:
             records.write(run.pattern_measures, schemas.PATTERN_MEASURES, measured)
         drums = Drummer(networks["all"], bank, config.data, config.model)
@@ -146,7 +147,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         by_key = {song.key: entry for song, entry in zip(songs, entries, strict=True)}
         guides.write_record(folders["guides"], variants, width, by_key, training)
     if measured:
-        console.say(in_words(measured))
+        console.say(pattern_measures.in_words(measured))
 
 
 def note_finished(folder: Path, piece: str) -> None:
@@ -351,43 +352,6 @@ def pair_of(song: Known) -> Song:
     """Return what a pattern network learns from a song. The features are float16, as they are kept: half the memory."""
     features = song.true.features
     return features.astype(np.float16), drum_classes.activations(song.onsets, features.shape[1], FRAME)
-
-
-def measure(network: Pattern, songs: dict[str, Path]) -> dict[str, Any]:
-    """Measure the activations that a network predicts of songs that it was not trained on, with the beats of their drums, and
-    with those that are heard in their inputs.
-
-    Args:
-        songs: title -> path of `prepare`.
-
-    Returns:
-        songs: titles of those that have drums; true, heard: class -> correlation over time of predicted and true activations,
-        the mean over the songs in which the class plays, None if it plays in none. `all` is the sum of the classes.
-        Empty if no song has drums.
-    """
-    known = {title: one for title, path in songs.items() if (one := read(path)).onsets}
-    found: dict[str, Any] = {"songs": list(known)}
-    for name in ("true", "heard"):
-        by_class: dict[str, list[float]] = {kind: [] for kind in (*CLASSES, "all")}
-        for one in known.values():
-            features = getattr(one, name).features
-            curves = predict(network, features)[:-1], drum_classes.activations(one.onsets, features.shape[1], FRAME)[:-1]
-            predicted, true = (np.concatenate([part, part.sum(axis=0, keepdims=True)]) for part in curves)
-            for kind, a, b in zip(by_class, predicted, true, strict=True):
-                if b.any():
-                    by_class[kind].append(float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 else 0.0)
-        found[name] = {kind: float(np.mean(values)) if values else None for kind, values in by_class.items()}
-    return found if known else {}
-
-
-def in_words(measured: dict[str, Any]) -> str:
-    """Say what `measure` found, in a line."""
-    heard = [f"{kind} {value:.2f}" for kind, value in measured["heard"].items() if value is not None]
-    count = len(measured["songs"])
-    return (
-        f"pattern network on {count} validation {'song' if count == 1 else 'songs'}: correlation with the true strokes "
-        f"{', '.join(heard)}; with the beats of the drums {measured['true']['all']:.2f}"
-    )
 
 
 def bank_of(songs: Sequence[Path]) -> Bank:

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 SAYS_DEFAULT = tyro.conf.arg(help_behavior_hint="")
-"""Of a field whose help says itself what holds without it: the command line does not add "(default: None)"."""
+"""For a field whose help states its default in words: the command line does not add "(default: None)"."""
 
 
 def resource(default: Any) -> Any:

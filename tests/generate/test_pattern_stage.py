@@ -20,7 +20,7 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.data import guides, manifest, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
-from p2p_dist.generate import drummer, pattern_stage, sketch
+from p2p_dist.generate import drummer, pattern_measures, pattern_stage, sketch
 from p2p_dist.jobs import estimate, stage_process, stages
 from p2p_dist.jobs.slurm import batch
 from p2p_dist.model.pattern import predict
@@ -497,10 +497,10 @@ def test_the_network_is_measured_on_validation_songs(
 
 
 def test_a_network_that_predicts_nothing_has_no_correlation(made: RunDir) -> None:
-    paths = {key: next((made.pattern / "songs").glob(f"{KEYS[key]}-*.npz")) for key in ("a", "silent")}
+    known = {key: pattern_stage.read(next((made.pattern / "songs").glob(f"{KEYS[key]}-*.npz"))) for key in ("a", "silent")}
     network = pattern_stage.Pattern()
     for weights in network.parameters():
         torch.nn.init.zeros_(weights)
-    found = pattern_stage.measure(network, paths)
+    found = pattern_measures.measure(network, known)
     assert found["songs"] == ["a"] and found["true"]["kick"] == found["heard"]["all"] == 0.0
-    assert pattern_stage.measure(network, {"silent": paths["silent"]}) == {}, "there is nothing to predict"
+    assert pattern_measures.measure(network, {"silent": known["silent"]}) == {}, "there is nothing to predict"
