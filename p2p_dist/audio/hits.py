@@ -97,7 +97,7 @@ class Bands:
         return sorted(found, key=lambda hit: (hit.seconds, hit.note))
 
     def _onsets(self, db: np.ndarray) -> tuple[list[int], list[float]]:
-        """Return the frames of a band's onsets, and the dB of each from the 90 % quantile of the onsets."""
+        """Return the frames of a band's onsets, and the level of each, dB relative to the 90 % quantile of all onsets."""
         before = scipy.ndimage.minimum_filter1d(db, 6, origin=2)  # of a frame and the five before it
         rise = db - before
         loudest = scipy.ndimage.maximum_filter1d(db, 7, origin=-3)  # of a frame and the six after it

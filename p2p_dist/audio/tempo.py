@@ -123,7 +123,7 @@ def tempogram(curves: np.ndarray, faster: float = 1.0) -> np.ndarray:
 
 
 def _between(table: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return the columns of a table at fractional places."""
+    """Interpolate the columns of a table linearly at fractional indices."""
     places = np.minimum(places, table.shape[1] - 1.001)
     whole = places.astype(int)
     part = places - whole

@@ -73,7 +73,7 @@ def _stop(stage: str, number: str, states: set[str]) -> None:
         return
     # A suspended job handles no signal, and a plain scancel would end it without saving.
     if "SUSPENDED" in began and commands.ask("scontrol", "resume", number).returncode:
-        said = "it saves and stops once an operator resumes it; after a long suspension it ends without saving"
+        said = "it saves and stops after an operator resumes it; if it was suspended for long, it ends without saving"
         console.say(f"{stage}: job {number} is suspended; {said}")
         return
     if "STOPPED" in began:

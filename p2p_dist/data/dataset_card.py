@@ -105,9 +105,7 @@ def _numbers(manifest: dict[str, Any], *, ready_made: bool) -> list[str]:
     lines = ["## What a number means", ""]
     lines += ["A sample is `KEY.npz` with the arrays `input` and `target` (channels, mels, frames), and `KEY.json`:", ""]
     lines += ["| field | meaning |", "| --- | --- |", "| song, split | title of the song, and the split that it belongs to |"]
-    of_song = (
-        "number of the pair in its song, in the order of the file names" if ready_made else "number of the window in its song"
-    )
+    of_song = "index of the pair in its song, ordered by file name" if ready_made else "number of the window in its song"
     lines += [f"| window | {of_song} |"]
     lines += ["| copy | 0 for the window itself, 1 and more for its augmented copies |"]
     if ready_made:

@@ -19,7 +19,7 @@ from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
 
 BATCH = 16
-"""Windows that the generator gets at once."""
+"""Batch size for generation, in windows; with batch norm it is 1."""
 
 
 def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_channels: int, device: torch.device) -> Generator:

@@ -123,7 +123,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             name: train_network(folders["networks"], name, [paths[song.key] for song in part], config, on_done)
             for name, part in {"all": playing, **halves}.items()
         }
-        measured = pattern_measures.measure(networks["all"], {song.source.name: read(paths[song.key]) for song in unseen})
+        measured = pattern_measures.measure(networks["all"], ((song.source.name, read(paths[song.key])) for song in unseen))
         if measured:
             records.write(run.pattern_measures, schemas.PATTERN_MEASURES, measured)
         drums = Drummer(networks["all"], bank, config.data, config.model)
@@ -193,7 +193,7 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
 
 
 def validation_songs(run: RunDir, config: Config) -> list[KeyedSong]:
-    """Return the validation songs of the run that are here, unchanged and with audio: they are only measured."""
+    """Return the validation songs of the run, without those that are missing, changed or have no audio."""
     return [song for _, song in _listed_songs(run, config, "valid") if song is not None and not song.source.pairs]
 
 

@@ -59,9 +59,9 @@ def sound(
         return np.stack(made, axis=1)[kept], time.perf_counter() - begun
 
     def taken(block: Future[tuple[np.ndarray, float]]) -> np.ndarray:
-        sound, seconds = block.result()
+        audio, seconds = block.result()
         times["phase"] += seconds
-        return sound
+        return audio
 
     workers = 1 if device.type == "cuda" else linux.usable_cores()
     pool = ThreadPoolExecutor(workers)

@@ -155,7 +155,7 @@ class RunDir:
 
     @property
     def pattern_measures(self) -> Path:
-        """Path of what was measured of the pattern network, where the run has validation songs."""
+        """Path of the measures of the pattern network. The file exists if the run has validation songs with drums."""
         return self.pattern / "measures.json"
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 SAYS_DEFAULT = tyro.conf.arg(help_behavior_hint="")
-"""For a field whose help states its default in words: the command line does not add "(default: None)"."""
+"""Marks a field whose help text states the default, so that the command line does not append "(default: None)"."""
 
 
 def resource(default: Any) -> Any:

@@ -125,8 +125,8 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
         )
     if stateless:
         raise ValueError(
-            f"the checkpoints in {folder} have no training state ({STATE}) any more, so the training can't continue: restore "
-            "this file in the newest one, or start a new run with --run NAME"
+            f"no checkpoint in {folder} has its training state ({STATE}) any more, so the training can't continue: restore "
+            "that file of the newest checkpoint, or start a new run with --run NAME"
         )
     return None
 

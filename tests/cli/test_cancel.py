@@ -39,7 +39,7 @@ def test_what_is_suspended_or_ending_is_not_killed(cluster, launch, capsys):
     (cluster.place / "cancelled").unlink()
     (cluster.place / "queue").write_text(queue)
     cancel.main(["a"])
-    assert "once an operator resumes it" in capsys.readouterr().out
+    assert "after an operator resumes it" in capsys.readouterr().out
     assert not (cluster.place / "cancelled").exists() and (rundir.find("a").slurm / "cancelled").exists()
 
 

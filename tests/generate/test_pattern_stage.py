@@ -501,6 +501,6 @@ def test_a_network_that_predicts_nothing_has_no_correlation(made: RunDir) -> Non
     network = pattern_stage.Pattern()
     for weights in network.parameters():
         torch.nn.init.zeros_(weights)
-    found = pattern_measures.measure(network, known)
+    found = pattern_measures.measure(network, known.items())
     assert found["songs"] == ["a"] and found["true"]["kick"] == found["heard"]["all"] == 0.0
-    assert pattern_measures.measure(network, {"silent": known["silent"]}) == {}, "there is nothing to predict"
+    assert pattern_measures.measure(network, [("silent", known["silent"])]) == {}, "there is nothing to predict"

@@ -85,7 +85,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
         (path / checkpoint.META).unlink()
     else:
         (path / checkpoint.STATE).unlink()
-        with pytest.raises(ValueError, match=r"have no training state \(state\.pt\) any more"):
+        with pytest.raises(ValueError, match=r"has its training state \(state\.pt\) any more"):
             checkpoint.load_newest(tmp_path)
         return
     for _ in range(2):  # also when it was set aside by an earlier start
@@ -150,7 +150,7 @@ def test_where_the_training_states_are_gone_nothing_begins_again(tmp_path, capsy
     assert checkpoint.load_newest(tmp_path)[1]["networks"]["weight"].eq(7).all(), "it is whole again"
     for path in tmp_path.glob(f"*/{checkpoint.STATE}"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"have no training state \(state\.pt\) any more"):
+    with pytest.raises(ValueError, match=r"has its training state \(state\.pt\) any more"):
         checkpoint.load_newest(tmp_path)
 
 
